@@ -1,0 +1,1 @@
+"""The local launcher and the files that run headrace elsewhere."""

@@ -1,0 +1,1 @@
+"""Features declared once: SQL, feature store and model inputs come from here."""

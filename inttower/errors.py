@@ -1,0 +1,17 @@
+"""Errors of the model library; each says what was wrong and what to do."""
+
+
+class IntTowerError(Exception):
+    """Base of all errors raised by this library on purpose."""
+
+
+class SpecError(IntTowerError):
+    """A feature spec, or data given to it, that does not fit."""
+
+
+class NotDecoupledError(IntTowerError):
+    """The model has no user side and item side, so it cannot be published as vectors."""
+
+
+class BundleError(IntTowerError):
+    """A saved model that is incomplete, altered or not finite. The text says which and why."""

@@ -1,0 +1,1 @@
+"""The HTTP server that ranks with fresh vectors, and its experiments."""

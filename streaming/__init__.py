@@ -1,0 +1,1 @@
+"""Events on Kafka: schemas, broker, replay, and the Flink job."""

@@ -1,0 +1,48 @@
+"""The topics of the design, and the settings each needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headrace.settings import Settings
+
+IMPRESSIONS = "impressions"
+CLICKS = "clicks"
+ITEMS = "items"
+USERS = "users"
+SAMPLES = "training.samples"
+USER_FEATURES = "features.user"
+ITEM_FEATURES = "features.item"
+MODEL_UPDATES = "model.updates"
+DEAD_LETTERS = "dead_letters"
+
+# a replayed log carries old times, and time-based retention would delete it at once
+_FOREVER = {"retention.ms": "-1"}
+_COMPACTED = {"cleanup.policy": "compact"}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic to create."""
+
+    name: str
+    partitions: int
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def all_topics(settings: Settings) -> tuple[Topic, ...]:
+    """Every topic with its partitions and settings, named with the prefix in force."""
+    events = settings.kafka.partitions
+    layout = (
+        Topic(IMPRESSIONS, events, _FOREVER),
+        Topic(CLICKS, events, _FOREVER),
+        Topic(ITEMS, 1, _COMPACTED),
+        Topic(USERS, 1, _COMPACTED),
+        Topic(SAMPLES, settings.flink.parallelism, _FOREVER),
+        Topic(USER_FEATURES, 1, _COMPACTED),
+        Topic(ITEM_FEATURES, 1, _COMPACTED),
+        # one partition: its offsets number the deltas
+        Topic(MODEL_UPDATES, 1, {"retention.ms": str(7 * 86_400_000)}),
+        Topic(DEAD_LETTERS, 1, _FOREVER),
+    )
+    return tuple(Topic(settings.topic(t.name), t.partitions, t.config) for t in layout)

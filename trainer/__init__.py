@@ -1,0 +1,1 @@
+"""Samples to models: predict, record, learn, publish."""

@@ -1,0 +1,24 @@
+"""The declarations by name."""
+
+from __future__ import annotations
+
+from features.declaration import Declaration
+from features.movielens import MOVIELENS
+from streaming.errors import ConfigurationError
+
+_DECLARATIONS = {d.name: d for d in (MOVIELENS,)}
+
+
+def declaration(name: str) -> Declaration:
+    """The declaration that the setting ``log.name`` asks for.
+
+    >>> len(declaration("movielens").of_entity("item"))
+    4
+    """
+    try:
+        return _DECLARATIONS[name]
+    except KeyError:
+        known = ", ".join(sorted(_DECLARATIONS))
+        raise ConfigurationError(
+            f"no log is declared under {name!r}; log.name may be {known}"
+        ) from None

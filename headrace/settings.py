@@ -10,7 +10,7 @@ file that the launcher wrote (:meth:`Settings.read`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import (
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
         """The name on the broker of one of the design's topics."""
         return self.kafka.topic_prefix + name
 
-    def with_changes(self, **sections: Any) -> Settings:
+    def with_changes(self, **sections: object) -> Settings:
         """A copy with fields replaced; a section may be given as a dict of its changed fields.
 
         >>> Settings().with_changes(kafka={"partitions": 3}).kafka.partitions

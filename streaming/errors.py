@@ -13,7 +13,7 @@ class ConfigurationError(HeadraceError):
 
 
 class EventError(HeadraceError):
-    """An event that breaks its schema: ``reason`` is the dead-letter code, ``field`` the culprit."""
+    """An event that breaks its schema; ``reason`` is the dead-letter code."""
 
     def __init__(self, message: str, *, reason: str, field: str = "") -> None:
         super().__init__(message)

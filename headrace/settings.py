@@ -158,6 +158,8 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     store: ModelStoreSettings = ModelStoreSettings()
     writer_metrics_port: int = 19102
+    broker_metrics_port: int = 19104
+    clock_metrics_port: int = 19105
     job_metrics_port: int = 19103
 
     @classmethod
@@ -209,6 +211,8 @@ class Settings(BaseSettings):
 
 class _Resolved(Settings):
     """Settings whose values are given: file and environment have been read already."""
+
+    model_config = SettingsConfigDict(toml_file=None)
 
     @classmethod
     def settings_customise_sources(

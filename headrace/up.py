@@ -1,0 +1,53 @@
+"""``headrace up``: all parts on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from deploy.launcher import Launcher
+from headrace import parts
+from headrace.settings import Settings
+from streaming.kafka import create_topics, wait_for_broker
+
+WATCH_SECONDS = 1.0
+
+
+@contextmanager
+def broker_and_topics(
+    settings: Settings, report: Callable[[str], None]
+) -> Iterator[Launcher]:
+    """A launcher with the broker up, all topics there, and the settings kept for the parts."""
+    path = parts.write_settings(settings)
+    with Launcher(settings.state, report) as launcher:
+        if settings.kafka.embedded:
+            launcher.start([parts.broker(settings, path)])
+        wait_for_broker(settings)
+        create_topics(settings)
+        yield launcher
+
+
+def stay_up(settings: Settings, out: Console) -> None:
+    """Start everything, watch it, stop on SIGINT or SIGTERM.
+
+    Raises:
+        LaunchError: a part cannot be started or keeps dying.
+    """
+    stop = threading.Event()
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, lambda *_: stop.set())
+    path = settings.state / parts.SETTINGS_FILE
+    with broker_and_topics(settings, out.print) as launcher:
+        made = (parts.clock, parts.job, parts.writer, parts.trainer, parts.server)
+        launcher.start([make(settings, path) for make in made])
+        out.print(
+            f"headrace is up: {parts.server_url(settings)}/docs; state in {settings.state}."
+            " Ctrl-C stops it."
+        )
+        while not stop.wait(WATCH_SECONDS):
+            launcher.watch()
+        out.print("stopping")

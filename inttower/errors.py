@@ -15,3 +15,7 @@ class NotDecoupledError(IntTowerError):
 
 class BundleError(IntTowerError):
     """A saved model that is incomplete, altered or not finite. The text says which and why."""
+
+
+class StoreError(IntTowerError):
+    """A model store that cannot be reached, or a version in it that is not there or differs."""

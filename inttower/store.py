@@ -1,0 +1,358 @@
+"""Where versions of a model live: one folder a channel, one a version, a pointer to the current.
+
+    STORE/champion/000012/manifest.json ...    a version: a folder that never changes
+    STORE/champion/CURRENT                     the pointer, replaced as a whole
+
+The store is a local folder or any place that fsspec reaches. What exists is defined so that a
+writer killed at any moment leaves nothing half done to be seen: **a version is a folder with a
+manifest in it**, and the pointer moves after that.
+
+- Local folder: the files are written to a draft folder beside the versions, synced to disk, and
+  the folder is renamed; the pointer is written aside, synced, and put in place by a rename.
+- Object store, which cannot rename a folder: the files are uploaded, the manifest last, then the
+  pointer, each of them whole or not at all.
+
+What a killed writer leaves behind (drafts, folders without manifest) is never listed, and is
+removed by :meth:`ModelStore.prune`. A channel has one writer at a time; any number may read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from inttower.errors import StoreError
+
+MANIFEST = "manifest.json"
+POINTER = "CURRENT"
+
+# The pointer keeps its own past, so that the record moves with it in one write. A version a minute
+# makes this two hours; a rollback is looked into sooner.
+_MOVES_KEPT = 120
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One move of a channel's pointer, at a wall time in milliseconds since the epoch."""
+
+    version: str
+    why: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Which version is current, whether it is held there, and the moves that led to it."""
+
+    version: str
+    held: bool = False
+    moves: tuple[Move, ...] = field(default=())
+
+    def to_bytes(self) -> bytes:
+        """The form that the pointer file has."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Pointer:
+        """The inverse of :meth:`to_bytes`; ``where`` is for the error."""
+        try:
+            fields = json.loads(data)
+            moves = tuple(Move(**move) for move in fields.pop("moves"))
+            return cls(**fields, moves=moves)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StoreError(
+                f"the pointer {where} cannot be read ({error}): remove it and name a version with"
+                " rollback(channel, to=...)"
+            ) from None
+
+
+class ModelStore:
+    """The versions of all channels under one location.
+
+    Args:
+        url: a folder, or any fsspec URL (``s3://bucket/models``, ``memory://models``).
+        options: passed to the file system (credentials, endpoints).
+
+    Raises:
+        StoreError: the URL names a protocol that is not installed.
+
+    >>> store = ModelStore("memory://example")
+    >>> with store.draft("champion") as folder:
+    ...     _ = (folder / "manifest.json").write_text('{"parent": null}')
+    ...     store.publish("champion", "000001", folder)
+    True
+    >>> store.current("champion"), store.versions("champion")
+    ('000001', ['000001'])
+    """
+
+    def __init__(self, url: str, **options: object) -> None:
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url, **options)
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"the model store {url!r} cannot be reached: {error}") from None
+        self._local = isinstance(self._fs, LocalFileSystem)
+        self._open_drafts: set[str] = set()
+
+    def url(self, channel: str, version: str) -> str:
+        """The URL of a version's folder, for whoever reads bundles."""
+        return cast(str, self._fs.unstrip_protocol(self._folder(channel, version)))
+
+    def channels(self) -> list[str]:
+        """Every channel that has a current version, sorted."""
+        return sorted(
+            name
+            for name in self._names(self._root)
+            if _NAME.fullmatch(name) and self._fs.exists(self._pointer_path(name))
+        )
+
+    def versions(self, channel: str) -> list[str]:
+        """Complete versions, sorted by name: give names that sort in the order of their making."""
+        folder = self._channel(channel)
+        return sorted(
+            name
+            for name in self._names(folder)
+            if _NAME.fullmatch(name) and self._fs.exists(f"{folder}/{name}/{MANIFEST}")
+        )
+
+    def current(self, channel: str) -> str | None:
+        """The version that the pointer names, or None before the first."""
+        pointer = self.pointer(channel)
+        return pointer.version if pointer else None
+
+    def pointer(self, channel: str) -> Pointer | None:
+        """The pointer as a whole, with its record of moves."""
+        path = self._pointer_path(channel)
+        try:
+            return Pointer.from_bytes(self._fs.cat_file(path), path)
+        except FileNotFoundError:
+            return None
+
+    def manifest(self, channel: str, version: str) -> dict[str, Any]:
+        """The manifest of a version, as it lies there."""
+        path = f"{self._folder(channel, version)}/{MANIFEST}"
+        try:
+            return cast(dict[str, Any], json.loads(self._fs.cat_file(path)))
+        except FileNotFoundError:
+            known = ", ".join(self.versions(channel)) or "none"
+            raise StoreError(
+                f"channel {channel!r} has no version {version!r}; it has: {known}"
+            ) from None
+        except ValueError as error:
+            raise StoreError(f"{path} is not JSON: {error}") from None
+
+    @contextmanager
+    def draft(self, channel: str) -> Iterator[Path]:
+        """A local folder to write a new version into; gone afterwards unless published."""
+        parent = None
+        if self._local:
+            parent = self._channel(channel)
+            Path(parent).mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".draft-", dir=parent))
+        self._open_drafts.add(folder.name)
+        try:
+            yield folder
+        finally:
+            self._open_drafts.discard(folder.name)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, channel: str, version: str, folder: Path) -> bool:
+        """Make a version of the files in ``folder`` and point the channel at it.
+
+        Publishing the same manifest under the same name again finishes what a killed writer
+        began. A local store takes a folder of :meth:`draft` away; any other folder is copied.
+
+        Args:
+            channel: made when new.
+            version: not used before in this channel.
+            folder: holds the files, one of them the manifest.
+
+        Returns:
+            Whether the version is current now: not while a rollback holds the pointer.
+
+        Raises:
+            StoreError: no manifest, or a version of that name with another manifest.
+        """
+        target = self._folder(channel, version)
+        manifest = folder / MANIFEST
+        if not manifest.is_file():
+            raise StoreError(f"{folder} holds no {MANIFEST}: write the bundle before publishing it")
+        there = f"{target}/{MANIFEST}"
+        if not self._fs.exists(there):
+            if self._local:
+                self._move_in(channel, folder, Path(target))
+            else:
+                self._upload(folder, target)
+        elif self._fs.cat_file(there) != manifest.read_bytes():
+            raise StoreError(
+                f"version {version!r} of channel {channel!r} exists and differs; a version never"
+                " changes: take a new name"
+            )
+        before = self.pointer(channel)
+        if before and before.held:
+            return False
+        self._point(channel, version, "publish", held=False)
+        return True
+
+    def rollback(self, channel: str, to: str | None = None) -> str:
+        """Point the channel at an earlier version and hold it there until :meth:`release`.
+
+        Without the hold, a trainer that publishes every minute would undo it at once.
+
+        Args:
+            channel: must have a current version.
+            to: the version; none: the parent of the current one, as its manifest says.
+
+        Returns:
+            The version that is current now.
+
+        Raises:
+            StoreError: there is no such version.
+        """
+        before = self.current(channel)
+        if to is None:
+            if before is None:
+                raise StoreError(f"channel {channel!r} has no version to roll back from")
+            to = self.manifest(channel, before).get("parent")
+            if to is None:
+                raise StoreError(
+                    f"version {before!r} of channel {channel!r} has no parent: name a version,"
+                    f" one of {', '.join(self.versions(channel))}"
+                )
+        self.manifest(channel, to)
+        self._point(channel, to, f"rollback from {before}", held=True)
+        return to
+
+    def release(self, channel: str) -> str | None:
+        """End a rollback's hold and point at the newest version; the current one, or None."""
+        versions = self.versions(channel)
+        pointer = self.pointer(channel)
+        if pointer is None or not pointer.held or not versions:
+            return pointer.version if pointer else None
+        self._point(channel, versions[-1], "release", held=False)
+        return versions[-1]
+
+    def prune(self, channel: str, keep: int) -> list[str]:
+        """Remove old versions and what killed writers left; the current and its parent stay.
+
+        Args:
+            channel: only its writer may prune it.
+            keep: how many of the newest versions stay, beside the current and its parent.
+
+        Returns:
+            The versions that were removed.
+        """
+        versions = self.versions(channel)
+        current = self.current(channel)
+        stay = set(versions[max(0, len(versions) - keep) :])
+        if current is not None:
+            stay |= {current, self.manifest(channel, current).get("parent") or current}
+        gone = [version for version in versions if version not in stay]
+        for version in gone:
+            self._remove_version(channel, version)
+        folder = self._channel(channel)
+        for name in self._names(folder):
+            path = f"{folder}/{name}"
+            unfinished = self._fs.isdir(path) and not self._fs.exists(f"{path}/{MANIFEST}")
+            if (unfinished or name.startswith(".")) and name not in self._open_drafts:
+                self._fs.rm(path, recursive=True)
+        return gone
+
+    def _channel(self, channel: str) -> str:
+        return f"{self._root}/{_checked('channel', channel)}"
+
+    def _folder(self, channel: str, version: str) -> str:
+        return f"{self._channel(channel)}/{_checked('version', version)}"
+
+    def _pointer_path(self, channel: str) -> str:
+        return f"{self._channel(channel)}/{POINTER}"
+
+    def _names(self, folder: str) -> list[str]:
+        """What lies in a folder; nothing when there is no such folder."""
+        self._fs.invalidate_cache()  # a listing that is kept would hide other writers
+        try:
+            found = self._fs.ls(folder, detail=False)
+        except FileNotFoundError:
+            return []
+        return [path.rstrip("/").rpartition("/")[2] for path in found]
+
+    def _move_in(self, channel: str, folder: Path, target: Path) -> None:
+        """Rename a synced draft to its final name."""
+        if folder.parent != target.parent:
+            with self.draft(channel) as draft:
+                shutil.copytree(folder, draft, dirs_exist_ok=True)
+                self._move_in(channel, draft, target)
+            return
+        for path in sorted(folder.rglob("*"), reverse=True):
+            _sync(path)
+        _sync(folder)
+        if target.exists():  # without a manifest, so no version: a remnant of an upload by hand
+            shutil.rmtree(target)
+        folder.chmod(0o755)  # a draft is private to its writer, a version is for every reader
+        folder.rename(target)
+        _sync(target.parent)
+
+    def _upload(self, folder: Path, target: str) -> None:
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files.sort(key=lambda path: path == folder / MANIFEST)
+        for path in files:
+            name = path.relative_to(folder).as_posix()
+            self._fs.pipe_file(f"{target}/{name}", path.read_bytes())
+
+    def _point(self, channel: str, version: str, why: str, held: bool) -> None:
+        before = self.pointer(channel)
+        moves = before.moves if before else ()
+        now = Move(version, why, time.time_ns() // 1_000_000)
+        data = Pointer(version, held, (*moves, now)[-_MOVES_KEPT:]).to_bytes()
+        path = self._pointer_path(channel)
+        if not self._local:
+            self._fs.pipe_file(path, data)
+            return
+        handle, name = tempfile.mkstemp(prefix=".pointer-", dir=self._channel(channel))
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside = Path(name)
+        aside.chmod(0o644)
+        aside.replace(path)
+        _sync(Path(self._channel(channel)))
+
+    def _remove_version(self, channel: str, version: str) -> None:
+        """Take away the manifest first, in one step: from then on it is no version."""
+        path = self._folder(channel, version)
+        self._fs.rm_file(f"{path}/{MANIFEST}")
+        self._fs.invalidate_cache()
+        if self._fs.exists(path):  # an object store has no empty folders
+            self._fs.rm(path, recursive=True)
+
+
+def _checked(what: str, name: str) -> str:
+    if not _NAME.fullmatch(name) or name == POINTER:
+        raise StoreError(
+            f"{name!r} cannot be the name of a {what}: use letters, digits, '.', '_' and '-',"
+            f" a letter or digit first, and not {POINTER}"
+        )
+    return name
+
+
+def _sync(path: Path) -> None:
+    """Force a file's or folder's content to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

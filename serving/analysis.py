@@ -1,0 +1,280 @@
+"""What an experiment showed: pure functions, dataclasses in and out.
+
+Users are what is assigned, and one user sees many impressions, whose outcomes resemble each
+other. Every interval here therefore counts *users* as independent, not impressions:
+
+* The click-through rate of a variant is a ratio of sums over users, clicks over exposures. Its
+  variance is that of the delta method (Deng, Knoblich, Lu: "Applying the delta method in metric
+  analytics", KDD 2018), the same as cluster-robust variance with users as clusters.
+* The interval of one rate is Wilson's, with the number of exposures divided by the design effect
+  (that variance over the binomial one; never under 1). With one exposure a user it is the plain
+  Wilson interval.
+* The interval of a difference is the normal one on the sum of the two variances.
+
+Sample ratio mismatch: a chi-square test of the number of users a variant against the shares;
+under p = 0.001 the assignment or the logging is broken and the other figures mean nothing.
+
+A read-only consumer's view of the samples is brought here by :mod:`serving.exposures`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+SRM_ALARM = 0.001
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One closed impression of an experiment.
+
+    Attributes:
+        score: the probability that the server logged; None if it logged none.
+        label: 1 if clicked, else 0.
+        propensity: the variant's share when it was shown; None if it was not logged.
+    """
+
+    user_id: str
+    variant: str
+    score: float | None
+    label: int
+    propensity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """From ``low`` to ``high``, both included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A click-through rate with the variance that users as clusters give it."""
+
+    users: int
+    exposures: int
+    clicks: int
+    value: float
+    variance: float
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class VariantReport:
+    """One variant. ``auc`` is of logged score against outcome; None without both outcomes."""
+
+    name: str
+    share: float
+    ctr: Rate
+    auc: float | None
+    scored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A variant's rate minus the control's, its interval, and the two-sided p-value."""
+
+    variant: str
+    control: str
+    value: float
+    interval: Interval
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class RatioCheck:
+    """Sample ratio mismatch: users seen and expected, by variant. ``p_value`` 1: nothing to say."""
+
+    seen: dict[str, int]
+    expected: dict[str, float]
+    p_value: float
+
+    @property
+    def alarm(self) -> bool:
+        """The shares that were seen cannot be chance."""
+        return self.p_value < SRM_ALARM
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentReport:
+    """Everything about one experiment; ``notes`` are reasons to doubt it."""
+
+    experiment: str
+    confidence: float
+    variants: tuple[VariantReport, ...]
+    differences: tuple[Difference, ...]
+    ratio: RatioCheck
+    notes: tuple[str, ...]
+
+
+def wilson(value: float, n: float, confidence: float) -> Interval:
+    """Wilson's score interval of a proportion; ``n`` need not be whole.
+
+    >>> interval = wilson(0.5, 100, 0.95)
+    >>> round(interval.low, 4), round(interval.high, 4)
+    (0.4038, 0.5962)
+    """
+    if n <= 0:
+        return Interval(0.0, 1.0)
+    z2 = float(stats.norm.ppf(0.5 + confidence / 2)) ** 2
+    centre = (value + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (value * (1 - value) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def click_rate(exposures: Sequence[int], clicks: Sequence[int], confidence: float) -> Rate:
+    """The rate of one variant.
+
+    Args:
+        exposures: of each user, at least 1.
+        clicks: of each user, in the same order.
+        confidence: of the interval, such as 0.95.
+    """
+    shown: _Floats = np.asarray(exposures, dtype=np.float64)
+    clicked: _Floats = np.asarray(clicks, dtype=np.float64)
+    users, n = len(shown), float(shown.sum())
+    if users == 0:
+        return Rate(0, 0, 0, math.nan, math.nan, Interval(0.0, 1.0))
+    value = float(clicked.sum()) / n
+    if users == 1:
+        # one user says nothing about how users differ
+        return Rate(1, int(n), int(clicked.sum()), value, math.nan, Interval(0.0, 1.0))
+    residual = clicked - value * shown
+    variance = users * float(residual.var(ddof=1)) / n**2
+    binomial = value * (1 - value) / n
+    effect = max(1.0, variance / binomial) if binomial > 0 else 1.0
+    interval = wilson(value, n / effect, confidence)
+    return Rate(users, int(n), int(clicked.sum()), value, variance, interval)
+
+
+def difference(
+    variant: str, rate: Rate, control: str, base: Rate, confidence: float
+) -> Difference | None:
+    """The variant's rate minus the control's; None with fewer than two users in either."""
+    variance = rate.variance + base.variance
+    if not math.isfinite(variance):
+        return None
+    value, deviation = rate.value - base.value, math.sqrt(variance)
+    half = float(stats.norm.ppf(0.5 + confidence / 2)) * deviation
+    if deviation > 0:
+        p_value = float(2 * stats.norm.sf(abs(value) / deviation))
+    else:
+        p_value = 1.0 if value == 0 else 0.0
+    return Difference(variant, control, value, Interval(value - half, value + half), p_value)
+
+
+def ratio_check(seen: Mapping[str, int], shares: Mapping[str, float]) -> RatioCheck:
+    """Test the number of users a variant against the shares; shares of 0 are left out."""
+    live = {name: share for name, share in shares.items() if share > 0}
+    users = {name: seen.get(name, 0) for name in live}
+    total, whole = sum(users.values()), sum(live.values())
+    expected = {name: total * share / whole for name, share in live.items()}
+    if total == 0 or len(live) < 2:
+        return RatioCheck(users, expected, 1.0)
+    test = stats.chisquare(list(users.values()), list(expected.values()))
+    return RatioCheck(users, expected, float(test.pvalue))
+
+
+def as_served_auc(scores: Sequence[float], labels: Sequence[int]) -> float | None:
+    """AUC of the logged scores; None unless both outcomes are there."""
+    if len(set(labels)) < 2:
+        return None
+    return float(roc_auc_score(labels, scores))
+
+
+@dataclass(slots=True)
+class _Tally:
+    shown: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    clicked: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    scores: list[float] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    propensities: set[float] = field(default_factory=set)
+
+    def add(self, exposure: Exposure) -> None:
+        self.shown[exposure.user_id] += 1
+        self.clicked[exposure.user_id] += exposure.label
+        if exposure.score is not None:
+            self.scores.append(exposure.score)
+            self.labels.append(exposure.label)
+        if exposure.propensity is not None:
+            self.propensities.add(exposure.propensity)
+
+
+def report(
+    name: str,
+    shares: Mapping[str, float],
+    exposures: Iterable[Exposure],
+    *,
+    confidence: float = 0.95,
+) -> ExperimentReport:
+    """The report of one experiment.
+
+    Args:
+        name: of the experiment.
+        shares: of its variants, the control first.
+        exposures: the closed impressions; those of other variants are left out.
+        confidence: of every interval.
+
+    >>> shown = [Exposure(str(user), "ab"[user % 2], 0.5, user % 3 == 0) for user in range(60)]
+    >>> result = report("demo", {"a": 0.5, "b": 0.5}, shown)
+    >>> [(v.name, v.ctr.clicks, v.ctr.exposures) for v in result.variants], result.ratio.alarm
+    ([('a', 10, 30), ('b', 10, 30)], False)
+    """
+    tallies = {variant: _Tally() for variant in shares}
+    for exposure in exposures:
+        if exposure.variant in tallies:
+            tallies[exposure.variant].add(exposure)
+    variants = tuple(
+        VariantReport(
+            variant,
+            shares[variant],
+            click_rate(list(t.shown.values()), [t.clicked[u] for u in t.shown], confidence),
+            as_served_auc(t.scores, t.labels),
+            len(t.scores),
+        )
+        for variant, t in tallies.items()
+    )
+    control = variants[0]
+    found = (difference(v.name, v.ctr, control.name, control.ctr, confidence) for v in variants[1:])
+    ratio = ratio_check({v.name: v.ctr.users for v in variants}, shares)
+    return ExperimentReport(
+        name,
+        confidence,
+        variants,
+        tuple(d for d in found if d is not None),
+        ratio,
+        tuple(_doubts(tallies, shares, ratio)),
+    )
+
+
+def _doubts(
+    tallies: Mapping[str, _Tally], shares: Mapping[str, float], ratio: RatioCheck
+) -> Iterable[str]:
+    if ratio.alarm:
+        yield (
+            f"sample ratio mismatch (p = {ratio.p_value:.2g}): users per variant do not fit the"
+            " shares, so do not trust the differences; look for variants that fail or log less"
+        )
+    for variant, tally in tallies.items():
+        if other := sorted(tally.propensities - {shares[variant]}):
+            yield (
+                f"variant {variant!r} was also shown with share {', '.join(map(str, other))}: the"
+                " shares changed on the way; set start in the experiment file to the last change"
+            )
+    seen: dict[str, int] = defaultdict(int)
+    for tally in tallies.values():
+        for user in tally.shown:
+            seen[user] += 1
+    if moved := sum(count > 1 for count in seen.values()):
+        yield f"{moved} users saw more than one variant: they count once in each"

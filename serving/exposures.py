@@ -1,0 +1,96 @@
+"""Brings the closed impressions of an experiment from ``training.samples`` to the analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from kafka import TopicPartition
+from kafka.errors import KafkaError
+
+from headrace.settings import Settings
+from serving.analysis import ExperimentReport, Exposure, report
+from serving.experiments import Experiment
+from streaming.errors import BrokerError, EventError
+from streaming.kafka import admin, begin_offsets, consumer, end_offsets
+from streaming.topics import SAMPLES
+
+_POLL_MS = 500
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """The fields of a sample that an analysis needs; a mark has none of them."""
+
+    user_id: str | None = None
+    ts: int = 0
+    label: int = 0
+    variant: str | None = None
+    score: float | None = None
+    propensity: float | None = None
+
+
+def collect(settings: Settings, start_ms: int | None = None) -> Iterator[Exposure]:
+    """Every sample so far that carries a variant, read once and committed ones only.
+
+    Args:
+        settings: where the broker is.
+        start_ms: impressions before this event time are left out.
+
+    Raises:
+        BrokerError: the broker cannot be reached, or stops answering on the way.
+        EventError: a record is no sample.
+    """
+    topic = settings.topic(SAMPLES)
+    with admin(settings) as client:
+        begin = begin_offsets(client, topic)
+        ends = end_offsets(client, topic, committed=True)
+    left = {TopicPartition(topic, p): end for p, end in ends.items() if end > begin[p]}
+    if not left:
+        return
+    decode = msgspec.json.Decoder(_Row).decode
+    reader = consumer(settings, {(topic, tp.partition): begin[tp.partition] for tp in left})
+    try:
+        while left:
+            for records in reader.poll(timeout_ms=_POLL_MS).values():
+                for record in records:
+                    try:
+                        row = decode(record.value)
+                    except msgspec.MsgspecError as error:
+                        raise EventError(
+                            f"{topic}, partition {record.partition}, offset {record.offset} is no"
+                            f" sample: {error}; was it written by another job?",
+                            reason="schema",
+                        ) from error
+                    if row.user_id is None or row.variant is None:
+                        continue
+                    if start_ms is None or row.ts >= start_ms:
+                        yield Exposure(
+                            row.user_id, row.variant, row.score, row.label, row.propensity
+                        )
+            left = {tp: end for tp, end in left.items() if reader.position(tp) < end}
+    except KafkaError as error:
+        raise BrokerError(f"reading {topic} failed: {error}; run the report again") from error
+    finally:
+        reader.close()
+
+
+def experiment_report(settings: Settings, experiment: Experiment) -> ExperimentReport:
+    """The report of the experiment in force, over every sample that has closed."""
+    return report(
+        experiment.name,
+        {v.name: v.share for v in experiment.variants},
+        collect(settings, experiment.start_ms),
+    )
+
+
+def experiment_in_force(settings: Settings) -> Experiment:
+    """What ``serving.experiment`` names, or everyone on the first channel.
+
+    Raises:
+        ConfigurationError: the file cannot be used.
+    """
+    channels = settings.serving.channels
+    if not settings.serving.experiment:
+        return Experiment.everyone(channels[0])
+    return Experiment.read(Path(settings.serving.experiment), channels)

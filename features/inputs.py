@@ -1,0 +1,217 @@
+"""From raw features to what a model reads: one vectorised function, for trainer and server alike.
+
+Streaming features travel as raw counts, sums and times (:mod:`features.declaration`). Here they
+become numbers: ``log1p`` of counts and time gaps, smoothed logits and residuals, cold flags. A
+batch of rows and each of its rows alone give the same bits, so that the server reads what the
+trainer learnt on. Centring, scaling and clipping (z-score) belong to the model: their statistics
+are fitted in its warm-up and saved with it.
+
+No number of an item depends on the time of the request. An item's vector is made when it is
+published and used later, at a time that it cannot know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.catalogue import Catalogue
+from features.declaration import RECENT_SLOTS, Declaration, Dense, Entity, Transform
+from inttower.spec import FeatureSpec, Field
+from streaming.errors import ConfigurationError
+
+Columns = dict[str, Sequence[str] | Sequence[Sequence[str]] | NDArray[np.float32]]
+Values = tuple[Any, ...]
+
+# how many impressions the base rate is worth in a smoothed mean
+STRENGTH = 5.0
+
+_Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RawRows:
+    """Raw features of users or of items.
+
+    Attributes:
+        ids: of the rows.
+        values: each row's streaming features, in the order of ``declaration.of_entity(entity)``;
+            recent items newest first.
+    """
+
+    ids: Sequence[str]
+    values: Sequence[Values]
+
+    @classmethod
+    def of(
+        cls,
+        declaration: Declaration,
+        entity: Entity,
+        ids: Sequence[str],
+        structs: Iterable[object | None],
+    ) -> RawRows:
+        """Rows out of ``sample.features`` or feature rows; None: never seen, all zero."""
+        values_of, blank = getter(declaration, entity), never_seen(declaration, entity)
+        return cls(ids, [blank if s is None else values_of(s) for s in structs])
+
+
+@cache
+def getter(declaration: Declaration, entity: Entity) -> Callable[[object], Values]:
+    """What takes an entity's values, in order, out of a sample's features or a feature row."""
+    names = [f.name for f in declaration.of_entity(entity)]
+    if len(names) == 1:  # attrgetter of one name gives the bare value
+        return lambda struct: (getattr(struct, names[0]),)
+    return attrgetter(*names)
+
+
+@cache
+def never_seen(declaration: Declaration, entity: Entity) -> Values:
+    """The values of a user or item without any event."""
+    return tuple(
+        () if f.aggregate == "recent_items" else f.python_type()
+        for f in declaration.of_entity(entity)
+    )
+
+
+@cache
+def model_spec(declaration: Declaration) -> FeatureSpec:
+    """The model's fields: the id, statics, recent items and numbers of each side.
+
+    >>> from features.movielens import MOVIELENS
+    >>> [f.name for f in model_spec(MOVIELENS).of_side("item", "sparse", "multi")]
+    ['item_id', 'genres', 'decade']
+    """
+    sides: tuple[Entity, ...] = ("user", "item")
+    return FeatureSpec(tuple(f for side in sides for f in _fields(declaration, side)))
+
+
+def _fields(declaration: Declaration, side: Entity) -> list[Field]:
+    fields = [Field(f"{side}_id", side, "sparse", is_id=True)]
+    fields += [Field(f.name, side, f.kind) for f in declaration.statics_of(side)]
+    fields += [
+        Field(f.name, side, "sequence", of="item_id", max_length=RECENT_SLOTS)
+        for f in declaration.of_entity(side)
+        if f.aggregate == "recent_items"
+    ]
+    return fields + [Field(d.name, side, "dense") for d in declaration.dense_of(side)]
+
+
+def user_columns(
+    declaration: Declaration, raw: RawRows, catalogue: Catalogue, now_ms: NDArray[np.int64]
+) -> Columns:
+    """The user side's input.
+
+    Args:
+        declaration: of the log.
+        raw: B rows.
+        catalogue: the static fields.
+        now_ms: [B], time of each row's impression or request, ms.
+
+    Returns:
+        One entry a field: sparse: B texts (``""``: not known); multi and sequence: B sequences of
+        texts; dense: float32 [B].
+    """
+    return _columns(declaration, "user", raw, catalogue, now_ms.astype(np.float64))
+
+
+def item_columns(declaration: Declaration, raw: RawRows, catalogue: Catalogue) -> Columns:
+    """The item side's input, see :func:`user_columns`; it knows no time of request."""
+    return _columns(declaration, "item", raw, catalogue, None)
+
+
+def _columns(
+    declaration: Declaration,
+    side: Entity,
+    raw: RawRows,
+    catalogue: Catalogue,
+    now_ms: _Array | None,
+) -> Columns:
+    plan = _plan(declaration, side)
+    columns: Columns = {plan.id_name: raw.ids}
+    statics = catalogue.rows(side, raw.ids)
+    for at, name in enumerate(plan.statics):
+        columns[name] = [row[at] for row in statics]
+    for at, name in plan.sequences:
+        columns[name] = [row[at] for row in raw.values]
+    numbers = {
+        name: np.array([row[at] for row in raw.values], np.float64) for at, name in plan.numbers
+    }
+    for dense in plan.dense:
+        arguments = [numbers[name] for name in dense.of]
+        column = _TRANSFORMS[dense.transform](arguments, declaration.base_rate, now_ms)
+        columns[dense.name] = column.astype(np.float32)
+    return columns
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Where each input lies in a row of values."""
+
+    id_name: str
+    statics: tuple[str, ...]
+    sequences: tuple[tuple[int, str], ...]
+    numbers: tuple[tuple[int, str], ...]
+    dense: tuple[Dense, ...]
+
+
+@cache
+def _plan(declaration: Declaration, side: Entity) -> _Plan:
+    dense = declaration.dense_of(side)
+    for one in dense:
+        if side == "item" and one.transform == "log_gap":
+            raise ConfigurationError(
+                f"input {one.name!r}: a published item vector cannot know the time of the request;"
+                " take log_gap off items"
+            )
+    needed = {name for one in dense for name in one.of}
+    streaming = list(enumerate(declaration.of_entity(side)))
+    return _Plan(
+        id_name=f"{side}_id",
+        statics=tuple(f.name for f in declaration.statics_of(side)),
+        sequences=tuple((at, f.name) for at, f in streaming if f.aggregate == "recent_items"),
+        numbers=tuple((at, f.name) for at, f in streaming if f.name in needed),
+        dense=dense,
+    )
+
+
+def _log_count(of: list[_Array], rate: float, now: _Array | None) -> _Array:
+    return np.log1p(of[0])
+
+
+def _cold(of: list[_Array], rate: float, now: _Array | None) -> _Array:
+    return (of[0] == 0).astype(np.float64)
+
+
+def _logit_rate(of: list[_Array], rate: float, now: _Array | None) -> _Array:
+    clicks, shown = of
+    # a click whose impression came too late to count would make this negative
+    missed = np.maximum(shown - clicks, 0.0)
+    return np.log((clicks + STRENGTH * rate) / (missed + STRENGTH * (1.0 - rate)))
+
+
+def _residual(of: list[_Array], rate: float, now: _Array | None) -> _Array:
+    clicks, expected, shown = of
+    return (clicks - expected) / (shown + STRENGTH)
+
+
+def _log_gap(of: list[_Array], rate: float, now: _Array | None) -> _Array:
+    if now is None:
+        raise ConfigurationError("log_gap needs the time of the request, which items do not have")
+    # a row may be newer than the request by the clocks of two machines
+    seconds = np.maximum(now - of[0], 0.0) / 1000.0
+    return np.where(of[0] > 0, np.log1p(seconds), 0.0)
+
+
+_TRANSFORMS: Mapping[Transform, Callable[[list[_Array], float, _Array | None], _Array]] = {
+    "log_count": _log_count,
+    "cold": _cold,
+    "logit_rate": _logit_rate,
+    "residual": _residual,
+    "log_gap": _log_gap,
+}

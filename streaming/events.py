@@ -6,9 +6,11 @@ Unknown fields pass, missing or mistyped ones are refused (:func:`decode_event`)
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
+
+from streaming.errors import EventError
 
 MAX_ID_BYTES = 256
 # 1973-03-03 in milliseconds: a smaller time is one that was written in seconds
@@ -99,3 +101,125 @@ class Delta(msgspec.Struct, frozen=True, tag="delta", kw_only=True):
 
 
 Update = VersionAnnounced | Delta
+
+_encoder = msgspec.json.Encoder()
+# what an event must name; a dead letter otherwise
+_IDS: dict[type[Impression] | type[Click], tuple[str, ...]] = {
+    Impression: ("request_id", "user_id", "item_id"),
+    Click: ("event_id", "user_id", "item_id"),
+}
+_decoders = {kind: msgspec.json.Decoder(kind) for kind in _IDS}
+_hints = {kind: get_type_hints(kind) for kind in _IDS}
+_Event = TypeVar("_Event", Impression, Click)
+
+
+def encode(event: msgspec.Struct) -> bytes:
+    """The event as it travels.
+
+    >>> encode(TimeMark(time_mark=978300760000))
+    b'{"time_mark":978300760000}'
+    """
+    return _encoder.encode(event)
+
+
+def decode_event(
+    kind: type[_Event], data: bytes, *, record_ms: int, max_ahead_ms: int = 86_400_000
+) -> _Event | TimeMark:
+    """Read and check one record of ``impressions`` or ``clicks``.
+
+    The reasons are tried in this order, over all fields before the next: ``malformed_json`` (also:
+    not an object), ``missing_field`` (also: null), ``wrong_type``, ``bad_id``, ``time_negative``,
+    ``time_in_seconds``, ``time_in_future``. The streaming job refuses by the same rules.
+
+    Args:
+        kind: :class:`Impression` or :class:`Click`.
+        data: the record's value.
+        record_ms: the record's own time, or now where it is not a record yet.
+        max_ahead_ms: how far ahead of that an event may be (``flink.max_ahead_ms``).
+
+    Raises:
+        EventError: with the dead-letter reason and the field.
+
+    >>> decode_event(Click, b'{"event_id":"e","user_id":"u","item_id":"i","ts":5}', record_ms=0)
+    Traceback (most recent call last):
+    ...
+    streaming.errors.EventError: ts is 5: in seconds? Times are milliseconds since 1970 in UTC
+    """
+    try:
+        event = _decoders[kind].decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        mark = _examine(kind, data, error)
+        check_time("time_mark", mark.time_mark, record_ms, max_ahead_ms)
+        return mark
+    check_event(event, record_ms=record_ms, max_ahead_ms=max_ahead_ms)
+    return event
+
+
+def check_event(event: Impression | Click, *, record_ms: int, max_ahead_ms: int) -> None:
+    """Check the ids and the time of an event whose types are right.
+
+    Raises:
+        EventError: with the dead-letter reason and the field.
+    """
+    for name in _IDS[type(event)]:
+        _check_id(name, getattr(event, name))
+    if isinstance(event, Click) and event.request_id is not None:
+        _check_id("request_id", event.request_id)
+    check_time("ts", event.ts, record_ms, max_ahead_ms)
+
+
+def check_time(name: str, ts: int, record_ms: int, max_ahead_ms: int) -> None:
+    """Check a time that somebody claims.
+
+    Raises:
+        EventError: it cannot be true.
+    """
+    if ts < 0:
+        raise EventError(f"{name} is {ts}: before 1970", reason="time_negative", field=name)
+    if ts < SECONDS_LIMIT:
+        raise EventError(
+            f"{name} is {ts}: in seconds? Times are milliseconds since 1970 in UTC",
+            reason="time_in_seconds",
+            field=name,
+        )
+    if ts > record_ms + max_ahead_ms:
+        raise EventError(
+            f"{name} is {ts}: more than {max_ahead_ms} ms ahead of {record_ms}; is the sender's"
+            " clock right?",
+            reason="time_in_future",
+            field=name,
+        )
+
+
+def _check_id(name: str, value: str) -> None:
+    if not value or len(value) > MAX_ID_BYTES or len(value.encode()) > MAX_ID_BYTES:
+        raise EventError(
+            f"{name} must have 1 to {MAX_ID_BYTES} bytes of UTF-8", reason="bad_id", field=name
+        )
+
+
+def _examine(kind: type[Impression] | type[Click], data: bytes, error: Exception) -> TimeMark:
+    """Say what is wrong with a record that is no event; the mark if it is one."""
+    try:
+        fields = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as broken:
+        raise EventError(f"not JSON: {broken}", reason="malformed_json") from broken
+    if not isinstance(fields, dict):
+        raise EventError("not a JSON object", reason="malformed_json")
+    if "time_mark" in fields:
+        _check_type("time_mark", fields["time_mark"], int)
+        return TimeMark(time_mark=fields["time_mark"])
+    for name in (*_IDS[kind], "ts"):
+        if fields.get(name) is None:
+            raise EventError(f"{name} is missing", reason="missing_field", field=name)
+    for name, hint in _hints[kind].items():
+        if name in fields:
+            _check_type(name, fields[name], hint)
+    raise EventError(str(error), reason="wrong_type") from error
+
+
+def _check_type(name: str, value: object, hint: Any) -> None:  # noqa: ANN401 - a type or a union
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        raise EventError(f"{name}: {error}", reason="wrong_type", field=name) from error

@@ -1,0 +1,94 @@
+"""The models' inputs of samples, live and as they stood at the end of the warm-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from features.catalogue import Catalogue
+from features.declaration import Declaration, Entity
+from features.inputs import Columns, RawRows, item_columns, user_columns
+from features.samples import Sample
+from trainer.rows import LatestRows
+
+Ensure = Callable[[Entity, Sequence[str]], None]
+
+
+class FrozenFeatures:
+    """The raw features that users and items had when the warm-up ended.
+
+    Args:
+        declaration: of the log's features.
+        limit: rows of users, and of items, at most.
+    """
+
+    def __init__(self, declaration: Declaration, limit: int) -> None:
+        self.users = LatestRows(declaration, "user", limit)
+        self.items = LatestRows(declaration, "item", limit)
+
+    def update(self, samples: Sequence[Sample]) -> None:
+        """Take in the features of samples of the warm-up."""
+        times = [s.ts for s in samples]
+        features = [s.features for s in samples]
+        self.users.update([s.user_id for s in samples], times, features)
+        self.items.update([s.item_id for s in samples], times, features)
+
+    def state(self) -> dict[str, bytes]:
+        """All rows, for the checkpoint."""
+        return {"users": self.users.state(), "items": self.items.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+        self.users.load_state(state["users"])
+        self.items.load_state(state["items"])
+
+
+class SampleInputs:
+    """Makes columns of samples, with the static fields of a catalogue.
+
+    Args:
+        declaration: of the log's features.
+        catalogue: static fields of users and items.
+        ensure: called with the ids of a batch before they are looked up, so that the catalogue
+            can fetch those it has not met.
+    """
+
+    def __init__(self, declaration: Declaration, catalogue: Catalogue, ensure: Ensure) -> None:
+        self._declaration = declaration
+        self._catalogue = catalogue
+        self._ensure = ensure
+
+    def live(self, samples: Sequence[Sample]) -> Columns:
+        """With the features that the samples carry."""
+        users, items = [s.user_id for s in samples], [s.item_id for s in samples]
+        self._ensure("user", users)
+        self._ensure("item", items)
+        features = [s.features for s in samples]
+        return self._joined(
+            RawRows.of(self._declaration, "user", users, features),
+            RawRows.of(self._declaration, "item", items, features),
+            [s.ts for s in samples],
+        )
+
+    def frozen(self, samples: Sequence[Sample], then: FrozenFeatures) -> Columns:
+        """With features as they stood; "now" is the time of the user's row, so gaps stand, too."""
+        users, items = [s.user_id for s in samples], [s.item_id for s in samples]
+        return self._joined(then.users.raw(users), then.items.raw(items), then.users.times(users))
+
+    def items(self, ids: Sequence[str], rows: LatestRows) -> Columns:
+        """The item side alone, with each item's newest features."""
+        self._ensure("item", ids)
+        return item_columns(self._declaration, rows.raw(ids), self._catalogue)
+
+    def catalogue_items(self) -> list[str]:
+        """All items that have static fields."""
+        return self._catalogue.ids("item")
+
+    def _joined(self, users: RawRows, items: RawRows, times: Sequence[int]) -> Columns:
+        now = np.array(times, np.int64)
+        return {
+            **user_columns(self._declaration, users, self._catalogue, now),
+            **item_columns(self._declaration, items, self._catalogue),
+        }

@@ -1,0 +1,82 @@
+"""Prometheus metrics of the trainer.
+
+====================================================  =========  ================================
+``headrace_trainer_samples_seen_total``               counter    records read that are samples
+``headrace_trainer_samples_learnt_total``             counter    samples learnt, warm-up included
+``headrace_trainer_samples_repeated_total``           counter    dropped: identity seen before
+``headrace_trainer_samples_behind_total``             counter    came after the frontier past them
+``headrace_trainer_samples_waiting``                  gauge      read, not learnt yet
+``headrace_trainer_batches_total``                    counter    learning steps in the stream
+``headrace_trainer_batch_seconds``                    histogram  encode, predict, record and learn
+``headrace_trainer_loss``                             gauge      of the newest batch
+``headrace_trainer_warm``                             gauge      1 from the end of the warm-up on
+``headrace_trainer_lag_records``                      gauge      on the topic, not read yet
+``headrace_trainer_frontier_seconds``                 gauge      event time that is complete
+``headrace_trainer_auc`` …``_logloss`` …              gauge      by ``model`` and ``over`` (all,
+``_calibration`` …``_gauc``                                      window)
+``headrace_trainer_ids``                              gauge      rows of an id table, by ``table``
+``headrace_trainer_versions_total``                   counter    published, by ``channel``
+``headrace_trainer_version_seconds``                  histogram  making and publishing a version
+``headrace_trainer_deltas_total``                     counter    messages sent, by ``channel``
+``headrace_trainer_delta_rows_total``                 counter    rows sent, by ``side``
+``headrace_trainer_checkpoints_total``                counter    written, by ``result``
+``headrace_trainer_checkpoint_seconds``               histogram  of writing one
+``headrace_trainer_checkpoint_timestamp_seconds``     gauge      wall time of the newest one
+====================================================  =========  ================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from trainer.evaluation import Figures
+
+_P = "headrace_trainer_"
+_SHORT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+_FIGURES = ("auc", "logloss", "calibration", "gauc")
+
+
+class Metrics:
+    """All of them, in a registry of their own so that a process may hold several trainers."""
+
+    def __init__(self) -> None:
+        r = self.registry = CollectorRegistry()
+        self.seen = Counter(_P + "samples_seen", "samples read", registry=r)
+        self.learnt = Counter(_P + "samples_learnt", "samples learnt", registry=r)
+        self.repeated = Counter(_P + "samples_repeated", "repeated samples dropped", registry=r)
+        self.behind = Counter(_P + "samples_behind", "samples behind their frontier", registry=r)
+        self.waiting = Gauge(_P + "samples_waiting", "read, not learnt yet", registry=r)
+        self.batches = Counter(_P + "batches", "learning steps in the stream", registry=r)
+        self.batch_seconds = Histogram(
+            _P + "batch_seconds", "one batch", buckets=_SHORT, registry=r
+        )
+        self.loss = Gauge(_P + "loss", "loss of the newest batch", registry=r)
+        self.warm = Gauge(_P + "warm", "1 from the end of the warm-up on", registry=r)
+        self.lag = Gauge(_P + "lag_records", "on the topic, not read yet", registry=r)
+        self.frontier = Gauge(_P + "frontier_seconds", "complete event time", registry=r)
+        self._figures = {
+            name: Gauge(_P + name, f"{name} of a model", ["model", "over"], registry=r)
+            for name in _FIGURES
+        }
+        self.ids = Gauge(_P + "ids", "rows of an id table", ["table"], registry=r)
+        self.versions = Counter(_P + "versions", "versions published", ["channel"], registry=r)
+        self.version_seconds = Histogram(_P + "version_seconds", "one version", registry=r)
+        self.deltas = Counter(_P + "deltas", "delta messages sent", ["channel"], registry=r)
+        self.delta_rows = Counter(_P + "delta_rows", "rows in deltas", ["side"], registry=r)
+        self.checkpoints = Counter(_P + "checkpoints", "checkpoints", ["result"], registry=r)
+        self.checkpoint_seconds = Histogram(
+            _P + "checkpoint_seconds", "one checkpoint", buckets=_SHORT, registry=r
+        )
+        self.checkpoint_at = Gauge(
+            _P + "checkpoint_timestamp_seconds", "newest checkpoint", registry=r
+        )
+
+    def show(self, figures: Mapping[str, Figures], over: str) -> None:
+        """Set the figures of every model; ``over`` is ``all`` or ``window``."""
+        for model, found in figures.items():
+            for name, gauge in self._figures.items():
+                value = getattr(found, name)
+                if value is not None:
+                    gauge.labels(model, over).set(value)

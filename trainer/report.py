@@ -1,0 +1,98 @@
+"""The trainer's report: ``STATE/trainer/report.json``, for status, demo and bench to read.
+
+It is replaced as a whole every few seconds and at the end, so a reader never sees half of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Phase = Literal["starting", "warmup", "stream", "stopped"]
+FigureRow = dict[str, float | int | None]
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """Samples. ``seen`` counts since the beginning of the topic, through restarts.
+
+    seen = repeated + learnt + waiting.
+    """
+
+    seen: int = 0
+    learnt: int = 0
+    warmup: int = 0
+    repeated: int = 0
+    behind: int = 0
+    waiting: int = 0
+
+
+class Published(msgspec.Struct, kw_only=True):
+    """What one channel was sent by this process, and its newest version."""
+
+    version: str | None = None
+    versions: int = 0
+    deltas: int = 0
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """Everything that can be told of a trainer.
+
+    Attributes:
+        written_ms: wall time of this report.
+        started_ms: wall time at which this process started.
+        phase: what it does now.
+        samples: see :class:`Counts`.
+        batches: learning steps in the stream.
+        loss: of the newest step.
+        offsets: next record of each partition of the sample topic.
+        lag: records on the topic that were not read yet.
+        frontier: event time (ms) up to which samples are complete; -1: no mark yet.
+        last_closed_ts: closing time of the newest sample learnt.
+        models: figures by model: over ``all`` rows kept, and over the sliding ``window``.
+        evaluated: predictions recorded since the beginning.
+        published: by channel.
+        checkpoint: number of the newest checkpoint, and when it was written.
+        checkpoint_ms: wall time of that checkpoint.
+        ids: rows of the id tables.
+        seconds: wall time spent by this process, by activity.
+    """
+
+    written_ms: int = 0
+    started_ms: int = 0
+    phase: Phase = "starting"
+    samples: Counts = msgspec.field(default_factory=Counts)
+    batches: int = 0
+    loss: float | None = None
+    offsets: dict[int, int] = {}
+    lag: int = 0
+    frontier: int = -1
+    last_closed_ts: int = 0
+    models: dict[str, dict[str, FigureRow]] = {}
+    evaluated: int = 0
+    published: dict[str, Published] = {}
+    checkpoint: int | None = None
+    checkpoint_ms: int | None = None
+    ids: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+
+
+def report_path(state: Path) -> Path:
+    """Where the trainer of this state folder leaves its report."""
+    return state / "trainer" / "report.json"
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Replace the report as a whole."""
+    aside = path.with_suffix(".tmp")
+    aside.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
+    aside.replace(path)
+
+
+def read_report(path: Path) -> Report | None:
+    """The newest report; None while there is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report)
+    except FileNotFoundError:
+        return None

@@ -19,3 +19,11 @@ class BundleError(IntTowerError):
 
 class StoreError(IntTowerError):
     """A model store that cannot be reached, or a version in it that is not there or differs."""
+
+
+class StaleBatchError(IntTowerError):
+    """A batch was encoded before its table gave some of its rows to other ids: encode it again."""
+
+
+class StateError(IntTowerError):
+    """User state that was asked for a time it has forgotten, or taught out of order."""

@@ -2,7 +2,8 @@
 
 A *sparse* field holds one text id a row, a *multi* field a set of them (genres), a
 *sequence* field a short list of ids that live in another field's table (the last liked
-items, in the item id's table), a *dense* field one number, already scaled for the model.
+items, in the item id's table), a *dense* field a number or a vector of ``width`` numbers; the
+model scales it by statistics of its warm-up.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Field:
             deltas, and id-dropout applies to it.
         of: for a sequence, the sparse field whose ids it holds.
         max_length: for multi and sequence, how many entries of a row are read (the first ones).
+        width: for dense, how many numbers it has (a vector such as a user's state: more than 1).
     """
 
     name: str
@@ -36,6 +38,7 @@ class Field:
     is_id: bool = False
     of: str = ""
     max_length: int = 20
+    width: int = 1
 
     def __post_init__(self) -> None:
         if self.side not in get_args(Side) or self.kind not in get_args(Kind):
@@ -47,6 +50,10 @@ class Field:
             raise SpecError(f"field {self.name!r}: only a sparse field can be the side's id")
         if (self.kind == "sequence") != bool(self.of):
             raise SpecError(f"field {self.name!r}: 'of' names the table of a sequence, only of one")
+        if self.width < 1 or (self.width > 1 and self.kind != "dense"):
+            raise SpecError(f"field {self.name!r}: 'width' is 1, or more for a dense field")
+        if self.max_length < 1:
+            raise SpecError(f"field {self.name!r}: 'max_length' is at least 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,14 +185,15 @@ def _log_count(of: list[_Array], rate: float, now: _Array | None) -> _Array:
 
 
 def _cold(of: list[_Array], rate: float, now: _Array | None) -> _Array:
-    return (of[0] == 0).astype(np.float64)
+    return np.where(of[0] == 0, 1.0, 0.0)
 
 
 def _logit_rate(of: list[_Array], rate: float, now: _Array | None) -> _Array:
     clicks, shown = of
     # a click whose impression came too late to count would make this negative
     missed = np.maximum(shown - clicks, 0.0)
-    return np.log((clicks + STRENGTH * rate) / (missed + STRENGTH * (1.0 - rate)))
+    odds: _Array = (clicks + STRENGTH * rate) / (missed + STRENGTH * (1.0 - rate))
+    return np.log(odds)
 
 
 def _residual(of: list[_Array], rate: float, now: _Array | None) -> _Array:

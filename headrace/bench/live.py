@@ -1,0 +1,121 @@
+"""Rows of a log as a model reads them, with features as of any time up to each impression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.declaration import Declaration, Entity
+from features.inputs import Columns, RawRows, Values, item_columns, model_spec, user_columns
+from headrace.bench.history import History
+from headrace.bench.log import LogArrays
+from inttower.batch import Batch
+from inttower.contract import Model
+from inttower.spec import FeatureSpec
+
+Rows = NDArray[np.int64]
+Times = NDArray[np.int64]
+
+# rows made at a time: enough for whole-array work, and bounded memory
+CHUNK = 8192
+
+
+class Live:
+    """The impressions of a log with the declared features.
+
+    Args:
+        declaration: of the features.
+        log: all events; what a feature holds depends on the earlier ones only.
+
+    Attributes:
+        spec: the fields of :meth:`columns`.
+    """
+
+    def __init__(self, declaration: Declaration, log: LogArrays) -> None:
+        self.declaration = declaration
+        self.log = log
+        self.spec: FeatureSpec = model_spec(declaration)
+        self._history = History(declaration, log)
+        self._user_texts = np.array(log.user_ids, object)
+        self._item_texts = np.array(log.item_ids, object)
+
+    def __len__(self) -> int:
+        return len(self.log)
+
+    @property
+    def ts(self) -> Times:
+        """Time of each impression, ms, rising."""
+        return self.log.impressions.ts
+
+    def shown_before(self, rows: Rows) -> NDArray[np.int64]:
+        """How many impressions the user of each row had strictly before it, int64 [B]."""
+        return self._history.shown_before(self.log.impressions.users[rows], self.ts[rows])
+
+    def columns(self, rows: Rows, at: Times | None = None) -> Columns:
+        """The model's input of these rows.
+
+        Args:
+            rows: int64 [B].
+            at: take features as they stood then, int64 [B], at most each row's own time (none:
+                the row's own time). Time gaps are reckoned from there, too.
+        """
+        shown = self.log.impressions
+        users, items = shown.users[rows], shown.items[rows]
+        then = shown.ts[rows] if at is None else np.minimum(at, shown.ts[rows])
+        return {
+            **user_columns(
+                self.declaration, self._raw("user", users, then), self.log.catalogue, then
+            ),
+            **item_columns(self.declaration, self._raw("item", items, then), self.log.catalogue),
+        }
+
+    def _raw(self, entity: Entity, codes: NDArray[np.int32], at: Times) -> RawRows:
+        texts = self._user_texts if entity == "user" else self._item_texts
+        columns = [
+            self._lists(values) if values.ndim == 2 else values.tolist()
+            for values in self._history.values(entity, codes, at)
+        ]
+        values: list[Values] = list(zip(*columns, strict=True)) or [()] * len(codes)
+        return RawRows(texts[codes].tolist(), values)
+
+    def _lists(
+        self, codes: NDArray[np.int64] | NDArray[np.float64] | NDArray[np.int32]
+    ) -> list[list[str]]:
+        lengths = (codes >= 0).sum(1).tolist()
+        texts = self._item_texts[codes].tolist()
+        return [row[:n] for row, n in zip(texts, lengths, strict=True)]
+
+    def encoded(self, model: Model, rows: Rows, *, admit: bool, at: Times | None = None) -> Batch:
+        """These rows in a model's terms, made chunk by chunk."""
+        parts = [
+            model.encode(self.columns(rows[part], None if at is None else at[part]), admit)
+            for part in chunks(len(rows), CHUNK)
+        ]
+        return Batch.concat(parts)
+
+
+def chunks(count: int, size: int) -> Iterator[slice]:
+    """Slices that cover ``count`` rows.
+
+    >>> list(chunks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def part_of(columns: Columns, part: slice) -> Columns:
+    """Some rows of columns."""
+    return {name: values[part] for name, values in columns.items()}
+
+
+def warm_up_end(log: LogArrays, fraction: float) -> int:
+    """The first row after the warm-up: it never parts rows of one millisecond.
+
+    Rows of one moment know nothing of each other; parting them would put siblings of learnt rows
+    into the stream.
+    """
+    ts = log.impressions.ts
+    return int(np.searchsorted(ts, ts[min(int(len(ts) * fraction), len(ts) - 1)]))

@@ -1,0 +1,156 @@
+"""``bench online``: predict, then learn, in time order.
+
+A first part of the log is the warm-up. Behind it, batch after batch, every model predicts rows
+that it has not learnt; what a model may know at that moment is what the modes differ in:
+
+- ``frozen``: weights and features as they stood at the end of the warm-up.
+- ``frozen weights``: the same weights on live features.
+- ``refreshed``: served weights are a copy of the online model's, renewed each so many events or so
+  much event time (:mod:`headrace.bench.refresh`).
+- ``online``: one learning step a batch, behind its prediction.
+
+Each is told by AUC, log loss and GAUC over the whole stream, over its tenths, and by the number of
+impressions that the user had before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.bench.live import CHUNK, Live, Rows, Times, chunks, part_of, warm_up_end
+from headrace.bench.refresh import Refresh, Served
+from inttower.batch import FloatArray
+from inttower.contract import Model
+from inttower.spec import FeatureSpec
+from trainer.evaluation import Figures, figures
+
+Report = Callable[[str, float], None]
+
+# names and lower bounds of the groups of rows by the impressions that their user had before
+EXPERIENCE = (("none", 0), ("1-4", 1), ("5-19", 5), ("20-99", 20), ("100+", 100))
+_TENTHS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How a model is put to the test.
+
+    Args:
+        warm_up: part of the rows that the warm-up learns.
+        batch: rows predicted, then learnt, at a time.
+        refreshes: how served weights are renewed, beside never and at each batch.
+        frozen_features: also predict with features that stand still.
+        known_at: the time as of which features of given rows are read (none: their own time).
+    """
+
+    warm_up: float = 0.8
+    batch: int = 64
+    refreshes: tuple[Refresh, ...] = ()
+    frozen_features: bool = True
+    known_at: Callable[[Rows], Times] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Logits of every mode on the same rows.
+
+    Attributes:
+        rows: int64 [n], the stream.
+        logits: float32 [n] by mode.
+    """
+
+    rows: Rows
+    logits: dict[str, FloatArray]
+
+
+def run(
+    make: Callable[[FeatureSpec], Model],
+    data: Live,
+    protocol: Protocol,
+    *,
+    seed: int = 0,
+    report: Report | None = None,
+) -> Outcome:
+    """Warm a model up and stream the rest through it.
+
+    Args:
+        make: a new model of a spec.
+        data: the rows.
+        protocol: how.
+        seed: of the warm-up's order.
+        report: called with what is being done and which part of it is done.
+    """
+    say = report or _quiet
+    end = warm_up_end(data.log, protocol.warm_up)
+    warm, stream = np.arange(end), np.arange(end, len(data))
+    labels = data.log.labels
+    known_at = protocol.known_at or data.ts.__getitem__
+
+    model = make(data.spec)
+    say("encode", 0.0)
+    batch = data.encoded(model, warm, admit=True, at=known_at(warm))
+    model.fit(batch, labels[warm], seed=seed, progress=lambda part: say("warm-up", part))
+    del batch  # half a gigabyte on large logs
+
+    frozen = _copy(make(data.spec), model)
+    logits = {"frozen weights": _predicted(frozen, data, stream, known_at(stream))}
+    if protocol.frozen_features:
+        cut = np.full(len(stream), data.ts[end])
+        logits["frozen"] = _predicted(frozen, data, stream, cut)
+    served = [
+        Served(refresh, _copy(make(data.spec), model), int(data.ts[end]))
+        for refresh in protocol.refreshes
+    ]
+    online = []
+    for part in chunks(len(stream), CHUNK):
+        say("stream", part.start / len(stream))
+        rows = stream[part]
+        columns = data.columns(rows, known_at(rows))
+        for inner in chunks(len(rows), protocol.batch):
+            some, ours = part_of(columns, inner), rows[inner]
+            for one in served:
+                one.take(some, data.ts[ours], model)
+            batch = model.encode(some, admit=True)
+            online.append(model.predict(batch))
+            model.learn(batch, labels[ours])
+    logits |= {one.refresh.name: one.finish() for one in served}
+    return Outcome(stream, {**logits, "online": np.concatenate(online)})
+
+
+def _quiet(_what: str, _part: float) -> None:
+    return None
+
+
+def _copy(new: Model, model: Model) -> Model:
+    new.load_state(model.state())
+    return new
+
+
+def _predicted(model: Model, data: Live, rows: Rows, at: Times) -> FloatArray:
+    return np.concatenate(
+        [
+            model.predict(data.encoded(model, rows[part], admit=False, at=at[part]))
+            for part in chunks(len(rows), CHUNK)
+        ]
+    )
+
+
+def measured(outcome: Outcome, data: Live) -> Iterator[tuple[dict[str, str], Figures]]:
+    """Figures of each mode: over all rows, by tenths, by the user's impressions so far."""
+    rows = outcome.rows
+    users = data.log.impressions.users[rows].astype(np.uint64)
+    labels = data.log.labels[rows]
+    before = data.shown_before(rows)
+    groups = {("all", "all"): np.ones(len(rows), np.bool_)}
+    tenth = np.arange(len(rows)) * _TENTHS // len(rows)
+    groups |= {("tenth", str(k + 1)): tenth == k for k in range(_TENTHS)}
+    upper = [low for _, low in EXPERIENCE[1:]] + [np.iinfo(np.int64).max]
+    for (name, low), high in zip(EXPERIENCE, upper, strict=True):
+        groups["user's impressions", name] = (before >= low) & (before < high)
+    for mode, logits in outcome.logits.items():
+        for (by, group), kept in groups.items():
+            key = {"mode": mode, "by": by, "group": group}
+            yield key, figures(logits[kept], labels[kept], users[kept])

@@ -1,0 +1,85 @@
+"""Results as JSON lines: one row a measurement, so that a bench that was stopped goes on.
+
+A row is ``{"bench": …, "key": {…}, "figures": {…}}``. The key names everything that the figures
+depend on; a measurement whose key is there already is not repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streaming.errors import ConfigurationError
+
+Key = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement."""
+
+    bench: str
+    key: Key
+    figures: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """A form that JSON can hold."""
+        return {"bench": self.bench, "key": dict(self.key), "figures": dict(self.figures)}
+
+
+class Results:
+    """The measurements of one bench in a file.
+
+    Args:
+        path: the file; it and its folder are made when the first row is added.
+        bench: the bench's name.
+
+    Raises:
+        ConfigurationError: the file holds something else.
+    """
+
+    def __init__(self, path: Path, bench: str) -> None:
+        self.path = path
+        self.bench = bench
+        self._rows: list[Row] = []
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        text = self.path.read_text()
+        whole, _, torn = text.rpartition("\n")
+        if torn:  # a row that was being written when the bench was stopped
+            self.path.write_text(whole + "\n" if whole else "")
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                row = Row(**json.loads(line))
+            except (json.JSONDecodeError, TypeError) as error:
+                raise ConfigurationError(
+                    f"{self.path}, line {number}: not a row of a bench ({error}); give another"
+                    " --out, or move the file away"
+                ) from error
+            self._rows.append(row)
+
+    def done(self, key: Key, count: int = 1) -> bool:
+        """Whether all ``count`` rows are there whose keys say this (they may say more)."""
+        return len(self.rows(key)) >= count
+
+    def rows(self, key: Key | None = None) -> list[Row]:
+        """The rows whose key says at least this."""
+        wanted = dict(key or {}).items()
+        return [r for r in self._rows if r.bench == self.bench and wanted <= dict(r.key).items()]
+
+    def add(self, measurements: Iterable[tuple[Key, Mapping[str, Any]]]) -> list[Row]:
+        """Append measurements; they are on disk when this returns."""
+        rows = [Row(self.bench, dict(key), dict(figures)) for key, figures in measurements]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write("".join(json.dumps(row.to_json()) + "\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+        self._rows += rows
+        return rows

@@ -313,6 +313,7 @@ class Writer:
         self._producer = producer(settings, bulk=bulk)
         self._open: list[Any] = []
         self._sent: deque[list[Any]] = deque()
+        self._last: dict[tuple[str, int], Any] = {}
 
     def send(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         """Hand one record over; waits while too many are under way.
@@ -320,7 +321,9 @@ class Writer:
         Raises:
             BrokerError: an earlier record was refused for good.
         """
-        self._open.append(self._producer.send(topic, value, key, partition=partition))
+        future = self._producer.send(topic, value, key, partition=partition)
+        self._last[topic, partition] = future
+        self._open.append(future)
         if len(self._open) >= _CHUNK:
             self._sent.append(self._open)
             self._open = []
@@ -339,10 +342,24 @@ class Writer:
         _settle(self._open)
         self._open = []
 
+    def ends(self) -> dict[str, dict[int, int]]:
+        """Offset behind the last record sent, by topic and partition; flushes first.
+
+        Raises:
+            BrokerError: a record was refused for good.
+        """
+        self.flush()
+        found: dict[str, dict[int, int]] = {}
+        for (topic, partition), future in self._last.items():
+            found.setdefault(topic, {})[partition] = future.get().offset + 1
+        return found
+
     def close(self) -> None:
         """Flush and end."""
-        self.flush()
-        self._producer.close()
+        try:
+            self.flush()
+        finally:
+            self._producer.close()
 
 
 def _settle(futures: list[Any]) -> None:

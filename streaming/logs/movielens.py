@@ -1,0 +1,244 @@
+"""MovieLens 100K and 1M.
+
+A rating is an impression, and a click too if it is over 3; ratings of 3 are left out, as in the
+IntTower paper. The files come in three forms: those of GroupLens for 100K (``u.data``, tabs) and 1M
+(``ratings.dat``, double colons), and RecBole's form of 100K (``ml-100k.inter``, tabs and a header).
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from streaming.errors import LogFileError
+from streaming.events import Click, Entity, Impression
+from streaming.logs.base import Event
+from streaming.logs.tables import Int64Array, IntegerColumn, read_integers, read_rows
+
+_NEUTRAL = 3
+_BIGGEST_ID = 10_000_000
+# MovieLens began in 1995; a time cut short by a digit lies far below
+_TIMES = (788_918_400, 4_102_444_800)
+_COLUMNS = (
+    IntegerColumn("user id", 1, _BIGGEST_ID),
+    IntegerColumn("movie id", 1, _BIGGEST_ID),
+    IntegerColumn("rating", 1, 5),
+    IntegerColumn("timestamp", *_TIMES),
+)
+# 1M knows ages as these classes only, each named by its lower end
+_AGE_CLASSES = (1, 18, 25, 35, 45, 50, 56)
+# fmt: off
+_GENRES_100K = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
+)
+# fmt: on
+_TITLE_YEAR = re.compile(r"\((\d{4})\)")
+_BATCH = 10_000
+
+
+class MovieLens:
+    """A MovieLens log in memory; see :class:`streaming.logs.EventLog`.
+
+    Args:
+        name: what the log is called.
+        ratings: [n, 4] user id, movie id, rating, seconds; any order.
+        items: the films.
+        users: the raters.
+    """
+
+    declaration = "movielens"
+    # a rating is its own feedback, and times are whole seconds: this keeps seconds apart
+    attribution_ms = 500
+
+    def __init__(
+        self, name: str, ratings: Int64Array, items: list[Entity], users: list[Entity]
+    ) -> None:
+        self.name = name
+        self._items = items
+        self._users = users
+        opinions = ratings[ratings[:, 2] != _NEUTRAL]
+        user, item, rating, seconds = opinions.T
+        order = np.lexsort((item, user, seconds))
+        self._user = user[order]
+        self._item = item[order]
+        self._ts = seconds[order] * 1000
+        self._liked = rating[order] > _NEUTRAL
+        # number of each impression's event: one a rating before it, and one a click before it
+        self._number = np.arange(len(order)) + np.cumsum(self._liked) - self._liked
+        if not len(order):
+            raise LogFileError(f"{name} holds no ratings other than {_NEUTRAL}")
+
+    @classmethod
+    def ml_100k(cls, folder: Path) -> MovieLens:
+        """Read 100K from a folder, in GroupLens's form or RecBole's, whichever is there.
+
+        Raises:
+            LogFileError: a file is missing or broken.
+        """
+        if (folder / "ml-100k.inter").exists():
+            return cls._recbole(folder)
+        ratings = read_integers(folder / "u.data", _COLUMNS, separator="\t")
+        return cls(
+            "ml-100k",
+            ratings,
+            list(_items_100k(folder / "u.item")),
+            list(_users_100k(folder / "u.user")),
+        )
+
+    @classmethod
+    def _recbole(cls, folder: Path) -> MovieLens:
+        ratings = read_integers(folder / "ml-100k.inter", _COLUMNS, separator="\t", header=1)
+        return cls(
+            "ml-100k",
+            ratings,
+            list(_items_recbole(folder / "ml-100k.item")),
+            list(_users_recbole(folder / "ml-100k.user")),
+        )
+
+    @classmethod
+    def ml_1m(cls, folder: Path) -> MovieLens:
+        """Read 1M from a folder.
+
+        Raises:
+            LogFileError: a file is missing or broken.
+        """
+        ratings = read_integers(folder / "ratings.dat", _COLUMNS, separator="::")
+        return cls(
+            "ml-1m",
+            ratings,
+            list(_items_1m(folder / "movies.dat")),
+            list(_users_1m(folder / "users.dat")),
+        )
+
+    @property
+    def count(self) -> int:
+        """Impressions and clicks."""
+        return len(self._ts) + int(self._liked.sum())
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Event times of the first and the last event, in milliseconds."""
+        return int(self._ts[0]), int(self._ts[-1])
+
+    def items(self) -> Iterator[Entity]:
+        """The films: title, genres, year and decade of release."""
+        return iter(self._items)
+
+    def users(self) -> Iterator[Entity]:
+        """The raters: gender, age class, occupation."""
+        return iter(self._users)
+
+    def index_at(self, ts: int) -> int:
+        """Number of the first event at or after this time; ``count`` if there is none."""
+        row = int(np.searchsorted(self._ts, ts))
+        return int(self._number[row]) if row < len(self._number) else self.count
+
+    def events(self, start: int = 0, stop: int | None = None) -> Iterator[Event]:
+        """The events numbered ``start`` up to, not including, ``stop``."""
+        end = self.count if stop is None else min(stop, self.count)
+        row = max(0, int(np.searchsorted(self._number, start, side="right")) - 1)
+        number = int(self._number[row])
+        while number < end:
+            rows = slice(row, row + _BATCH)
+            for user, item, ts, liked in zip(
+                self._user[rows].tolist(),
+                self._item[rows].tolist(),
+                self._ts[rows].tolist(),
+                self._liked[rows].tolist(),
+                strict=True,
+            ):
+                event_id, user_id, item_id = f"{user}-{ts // 1000}-{item}", str(user), str(item)
+                if start <= number < end:
+                    yield Impression(request_id=event_id, user_id=user_id, item_id=item_id, ts=ts)
+                number += 1
+                if liked:
+                    if start <= number < end:
+                        yield Click(
+                            event_id=event_id,
+                            user_id=user_id,
+                            item_id=item_id,
+                            ts=ts,
+                            request_id=event_id,
+                        )
+                    number += 1
+                if number >= end:
+                    return
+            row += _BATCH
+
+
+def age_class(years: int) -> str:
+    """The class of 1M that an age falls in, so that both logs say it alike.
+
+    >>> age_class(17), age_class(24), age_class(73)
+    ('1', '18', '56')
+    """
+    return str(_AGE_CLASSES[max(0, bisect_right(_AGE_CLASSES, years) - 1)])
+
+
+def _film(item_id: str, title: str, genres: list[str], year: str | None) -> Entity:
+    attributes: dict[str, str | list[str]] = {"title": title, "genres": genres}
+    if year is not None:
+        attributes["year"] = year
+        attributes["decade"] = f"{year[:3]}0s"
+    return Entity(id=item_id, attributes=attributes)
+
+
+def _year_of(title: str) -> str | None:
+    found = _TITLE_YEAR.findall(title)
+    return str(found[-1]) if found else None
+
+
+def _items_100k(path: Path) -> Iterator[Entity]:
+    before_genres = 5
+    rows = read_rows(path, before_genres + len(_GENRES_100K), separator="|", encoding="latin-1")
+    for _, cells in rows:
+        flags = cells[before_genres:]
+        genres = [name for name, flag in zip(_GENRES_100K, flags, strict=True) if flag == "1"]
+        # the release date is at times that of the video, so the title's year comes first
+        year = _year_of(cells[1]) or cells[2][-4:] or None
+        yield _film(cells[0], cells[1], genres, year)
+
+
+def _items_1m(path: Path) -> Iterator[Entity]:
+    for _, (item_id, title, genres) in read_rows(path, 3, separator="::", encoding="latin-1"):
+        yield _film(item_id, title, genres.split("|"), _year_of(title))
+
+
+def _items_recbole(path: Path) -> Iterator[Entity]:
+    rows = read_rows(path, 4, separator="\t", encoding="utf-8", header=1)
+    for _, (item_id, title, year, genres) in rows:
+        yield _film(item_id, title, genres.split(), year if year.isdecimal() else None)
+
+
+def _users_100k(path: Path) -> Iterator[Entity]:
+    rows = read_rows(path, 5, separator="|", encoding="latin-1")
+    for number, (user_id, age, gender, occupation, _) in rows:
+        yield _rater(user_id, gender, _years(path, number, age), occupation)
+
+
+def _users_recbole(path: Path) -> Iterator[Entity]:
+    rows = read_rows(path, 5, separator="\t", encoding="utf-8", header=1)
+    for number, (user_id, age, gender, occupation, _) in rows:
+        yield _rater(user_id, gender, _years(path, number, age), occupation)
+
+
+def _users_1m(path: Path) -> Iterator[Entity]:
+    rows = read_rows(path, 5, separator="::", encoding="latin-1")
+    for _, (user_id, gender, age, occupation, _) in rows:
+        yield _rater(user_id, gender, age, occupation)
+
+
+def _years(path: Path, number: int, age: str) -> str:
+    if not age.isdecimal():
+        raise LogFileError(f"{path}, line {number}, column age: {age!r} is not a number of years")
+    return age_class(int(age))
+
+
+def _rater(user_id: str, gender: str, age: str, occupation: str) -> Entity:
+    return Entity(id=user_id, attributes={"gender": gender, "age": age, "occupation": occupation})

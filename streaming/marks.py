@@ -1,0 +1,33 @@
+"""Time marks: records that say "nothing older than this follows" in every partition of events."""
+
+from __future__ import annotations
+
+from headrace.settings import Settings
+from streaming import topics
+from streaming.events import TimeMark, encode
+from streaming.kafka import Writer
+
+EVENT_TOPICS = (topics.IMPRESSIONS, topics.CLICKS)
+
+
+class Marker:
+    """Puts a mark in every partition of impressions and clicks.
+
+    Args:
+        settings: names and partitions of the topics.
+        writer: the one that writes the events, so that a mark stays behind the events before it.
+    """
+
+    def __init__(self, settings: Settings, writer: Writer) -> None:
+        self._writer = writer
+        self._partitions = [
+            (settings.topic(name), partition)
+            for name in EVENT_TOPICS
+            for partition in range(settings.kafka.partitions)
+        ]
+
+    def mark(self, ts: int) -> None:
+        """Say that no event older than ``ts`` (ms) follows."""
+        value = encode(TimeMark(time_mark=ts))
+        for topic, partition in self._partitions:
+            self._writer.send(topic, partition, None, value)

@@ -1,0 +1,223 @@
+"""How far a replay has come: exact after any stop, a kill -9 included.
+
+A position is written only when all events before it are acknowledged. It names, for each partition,
+an offset that no later event lies before. What a killed replay had sent behind its last position is
+found by reading the partitions from there: events that are there already are left out on resuming.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka.errors import KafkaError, KafkaTimeoutError
+
+from headrace.settings import Settings
+from streaming.errors import BrokerError, ConfigurationError
+from streaming.events import Click, Impression
+from streaming.kafka import admin, begin_offsets, consumer, end_offsets
+from streaming.marks import EVENT_TOPICS
+from streaming.topics import IMPRESSIONS
+
+# a dead replay's last request may still lie in the broker's socket
+_SETTLE_S = 0.5
+_READ_S = 60.0
+_TAIL_RECORDS = 200
+
+Identity = tuple[str, str, str, str]
+Offsets = dict[str, dict[int, int]]
+Ends = dict[tuple[str, int], int]
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a replay stands.
+
+    ``following`` is the number of the first event that is not known to be on the broker;
+    ``offsets`` the ends of the partitions then, by topic on the broker and partition; ``mark`` the
+    newest time mark.
+    """
+
+    log: str
+    count: int
+    first: int
+    following: int
+    offsets: Offsets
+    mark: int
+
+
+class PositionFile:
+    """The file of a log's position in the state folder."""
+
+    def __init__(self, settings: Settings, log: str) -> None:
+        self.path = settings.state.absolute() / "replay" / f"{log}.json"
+
+    def read(self) -> Position | None:
+        """The position, if there is one.
+
+        Raises:
+            ConfigurationError: the file is not one that this wrote.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=Position)
+        except msgspec.DecodeError as error:
+            raise ConfigurationError(
+                f"{self.path} is no position of a replay ({error}): start anew with `headrace"
+                " reset`"
+            ) from error
+
+    def write(self, position: Position) -> None:
+        """Replace the file, whole or not at all."""
+        scratch = self.path.with_suffix(".tmp")
+        with scratch.open("wb") as file:
+            file.write(msgspec.json.encode(position))
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self.path)
+
+    @contextmanager
+    def only_one(self) -> Iterator[None]:
+        """Keep a second replay of this state folder out.
+
+        Raises:
+            ConfigurationError: one is running.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with (self.path.parent / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigurationError(
+                    "another replay into this state folder is running: wait for it, or stop it"
+                ) from error
+            yield
+
+
+def identity(event: Impression | Click) -> Identity:
+    """What an event is known by."""
+    if isinstance(event, Impression):
+        return ("impression", event.request_id, event.user_id, event.item_id)
+    return ("click", event.event_id, event.user_id, event.item_id)
+
+
+def already_there(settings: Settings, position: Position) -> Counter[Identity]:
+    """The events that lie behind a position on the broker.
+
+    Raises:
+        ConfigurationError: the topics are not those of the position.
+        BrokerError: they cannot be read.
+    """
+    if not position.offsets:
+        return Counter()
+    with admin(settings) as client:
+        ends = _stable_ends(settings, client)
+    for topic, before in position.offsets.items():
+        for partition, offset in before.items():
+            if ends.get((topic, partition), -1) < offset:
+                raise ConfigurationError(
+                    f"the replay of {position.log} stands at offset {offset} of {topic}/{partition}"
+                    f", which ends at {ends.get((topic, partition))}: these are not the topics that"
+                    " it wrote. Start anew with `headrace reset` or another --state"
+                )
+    starts = {
+        (topic, partition): offset
+        for topic, before in position.offsets.items()
+        for partition, offset in before.items()
+    }
+    found = (_event(settings, topic, value) for topic, value in _records(settings, starts, ends))
+    return Counter(identity(event) for event in found if event is not None)
+
+
+def topic_time(settings: Settings) -> int | None:
+    """The newest time, of a mark or of an event, among the last records of the event topics.
+
+    Returns:
+        Milliseconds, or None where the topics are empty.
+    """
+    with admin(settings) as client:
+        ends = _ends(settings, client)
+        begins = {
+            (topic, partition): offset
+            for topic in {topic for topic, _ in ends}
+            for partition, offset in begin_offsets(client, topic).items()
+        }
+    starts = {key: max(begins[key], end - _TAIL_RECORDS) for key, end in ends.items()}
+    times = (_time(value) for _, value in _records(settings, starts, ends))
+    return max((ts for ts in times if ts is not None), default=None)
+
+
+def _ends(settings: Settings, client: KafkaAdminClient) -> Ends:
+    return {
+        (topic, partition): offset
+        for topic in map(settings.topic, EVENT_TOPICS)
+        for partition, offset in end_offsets(client, topic).items()
+    }
+
+
+def _stable_ends(settings: Settings, client: KafkaAdminClient) -> Ends:
+    ends = _ends(settings, client)
+    while True:
+        time.sleep(_SETTLE_S)
+        again = _ends(settings, client)
+        if again == ends:
+            return ends
+        ends = again
+
+
+def _records(settings: Settings, starts: Ends, ends: Ends) -> Iterator[tuple[str, bytes]]:
+    """Topic and value of every record between two sets of offsets."""
+    open_spans = {key: start for key, start in starts.items() if start < ends[key]}
+    if not open_spans:
+        return
+    reader = consumer(settings, open_spans, committed=False)
+    try:
+        yield from _read(reader, {key: ends[key] for key in open_spans})
+    except KafkaError as error:
+        raise BrokerError(f"cannot read the events back: {error}") from error
+    finally:
+        reader.close()
+
+
+def _read(reader: KafkaConsumer, ends: Ends) -> Iterator[tuple[str, bytes]]:
+    deadline = time.monotonic() + _READ_S
+    while ends:
+        if time.monotonic() > deadline:
+            raise KafkaTimeoutError(f"{sorted(ends)} not read to the end in {_READ_S:.0f} s")
+        for key, records in reader.poll(timeout_ms=500).items():
+            deadline = time.monotonic() + _READ_S
+            end = ends.get(tuple(key), 0)
+            for record in records:
+                if record.offset < end and record.value is not None:
+                    yield key.topic, record.value
+            if records[-1].offset + 1 >= end:
+                ends.pop(tuple(key), None)
+
+
+def _event(settings: Settings, topic: str, value: bytes) -> Impression | Click | None:
+    """The event of a record; None for a mark and for what others wrote wrongly."""
+    try:
+        if topic == settings.topic(IMPRESSIONS):
+            return msgspec.json.decode(value, type=Impression)
+        return msgspec.json.decode(value, type=Click)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class _Timed(msgspec.Struct):
+    ts: int | None = None
+    time_mark: int | None = None
+
+
+def _time(value: bytes) -> int | None:
+    try:
+        timed = msgspec.json.decode(value, type=_Timed)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return timed.ts if timed.time_mark is None else timed.time_mark

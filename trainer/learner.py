@@ -32,8 +32,9 @@ from features.declaration import Declaration
 from features.samples import Sample
 from headrace.settings import TrainerSettings
 from inttower.batch import Batch, FloatArray
-from inttower.contract import Decoupled, Model
+from inttower.contract import Decoupled, Model, Progress
 from streaming.errors import ConfigurationError
+from trainer.arrived import Arrived
 from trainer.evaluation import Evaluation
 from trainer.inputs import FrozenFeatures, SampleInputs
 from trainer.ordering import Batcher
@@ -88,7 +89,6 @@ class _Counters(msgspec.Struct):
     loss: float | None = None
     last_closed_ts: int = 0
     warmup_samples: int = 0
-    warmup_seconds: float = 0.0
 
 
 @dataclass
@@ -110,6 +110,7 @@ class Learner:
         declaration: of the log's features.
         models: new ones, of equal seeds in every process.
         inputs: makes the models' columns of samples, but for those of a user state.
+        progress: told how far the fit of the warm-up is, 0 to 1; what it raises ends the fit.
 
     Attributes:
         warm: the warm-up is over.
@@ -117,6 +118,7 @@ class Learner:
         evaluation: predictions that were made before learning.
         frozen_features: raw features of users and items at the end of the warm-up.
         items: each item's newest raw features.
+        fit_seconds: wall time of the fit, if this process did it.
     """
 
     def __init__(
@@ -125,20 +127,23 @@ class Learner:
         declaration: Declaration,
         models: Models,
         inputs: SampleInputs,
+        progress: Progress | None = None,
     ) -> None:
         self._settings = settings
         self.models = models
         self._inputs = inputs
+        self._progress = progress
         self.evaluation = Evaluation(MODELS, settings.evaluation_rows, settings.evaluation_window)
         self.frozen_features = FrozenFeatures(declaration, settings.max_ids)
         self.items = LatestRows(declaration, "item", settings.max_ids)
-        self._batcher: Batcher[Sample] = Batcher(settings.batch_samples, settings.batch_span_ms)
+        self._batcher: Batcher[Arrived] = Batcher(settings.batch_samples, settings.batch_span_ms)
         self._warmup = _WarmUp()
         self.warm = False
         self.counters = _Counters()
+        self.fit_seconds = 0.0
 
     @property
-    def open(self) -> list[Sample]:
+    def open(self) -> list[Arrived]:
         """Samples of the batch that has not ended yet."""
         return self._batcher.open
 
@@ -147,14 +152,14 @@ class Learner:
         """Samples taken and not learnt yet."""
         return self._warmup.rows + len(self._batcher.open)
 
-    def add(self, sample: Sample) -> list[list[Sample]]:
+    def add(self, arrived: Arrived) -> list[list[Sample]]:
         """Take the next sample of the order; gives the batches that were learnt by it."""
         if not self.warm:
-            if self._belongs_to_warmup(sample):
-                self._collect(sample)
+            if self._belongs_to_warmup(arrived.sample):
+                self._collect(arrived.sample)
                 return []
             self._fit()
-        return self._learn(list(self._batcher.add(sample)))
+        return self._learn(list(self._batcher.add(arrived)))
 
     def advance(self, frontier: int) -> list[list[Sample]]:
         """Learn what needs no further sample, once all that closed up to ``frontier`` was added."""
@@ -211,8 +216,8 @@ class Learner:
         self.items.load_state(self.frozen_features.items.state())
         self.warm = True
         self.counters.learnt = self.counters.warmup_samples = done.rows
-        self.counters.warmup_seconds = time.monotonic() - started
-        log.info("warm-up: done in %.1f s", self.counters.warmup_seconds)
+        self.fit_seconds = time.monotonic() - started
+        log.info("warm-up: done in %.1f s", self.fit_seconds)
 
     def _fit_model(
         self, model: Model, batches: list[Batch], labels: FloatArray, inputs: Inputs
@@ -229,12 +234,14 @@ class Learner:
             epochs=self._settings.warmup_epochs,
             batch_size=self._settings.warmup_batch,
             seed=self._settings.seed,
+            progress=self._progress,
         )
 
-    def _learn(self, batches: list[list[Sample]]) -> list[list[Sample]]:
-        for batch in batches:
-            self._step(batch)
-        return batches
+    def _learn(self, batches: list[list[Arrived]]) -> list[list[Sample]]:
+        learnt = [[a.sample for a in batch] for batch in batches]
+        for samples in learnt:
+            self._step(samples)
+        return learnt
 
     def _step(self, samples: list[Sample]) -> None:
         models = self.models
@@ -267,6 +274,11 @@ class Learner:
         self.counters.batches += 1
         self.counters.last_closed_ts = samples[-1].closed_ts
 
+    def id_counts(self) -> dict[str, int]:
+        """Users and items that have a row of their own."""
+        online = self.models.online
+        return {side: len(online.known_ids(side)) for side in ("user", "item")}
+
     def parts(self) -> Parts:
         """All that was learnt, for the checkpoint; but for :attr:`open`, and after warm-up only."""
         parts: Parts = {name: dict(m.state()) for name, m in self.models.learnt().items()}
@@ -276,7 +288,7 @@ class Learner:
         parts["counters"] = {"counters": msgspec.json.encode(self.counters)}
         return parts
 
-    def restore(self, parts: Mapping[str, Mapping[str, Any]], open_batch: list[Sample]) -> None:
+    def restore(self, parts: Mapping[str, Mapping[str, Any]], open_batch: list[Arrived]) -> None:
         """The inverse of :meth:`parts`, with the samples that :attr:`open` held."""
         for name, model in self.models.learnt().items():
             model.load_state(parts[name])

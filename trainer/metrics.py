@@ -1,12 +1,12 @@
 """Prometheus metrics of the trainer.
 
 ====================================================  =========  ================================
-``headrace_trainer_samples_seen_total``               counter    records read that are samples
-``headrace_trainer_samples_learnt_total``             counter    samples learnt, warm-up included
-``headrace_trainer_samples_repeated_total``           counter    dropped: identity seen before
-``headrace_trainer_samples_behind_total``             counter    came after the frontier past them
+``headrace_trainer_samples_seen``                     gauge      read since the topic's beginning
+``headrace_trainer_samples_learnt``                   gauge      learnt, warm-up included
+``headrace_trainer_samples_repeated``                 gauge      dropped: identity seen before
+``headrace_trainer_samples_behind``                   gauge      came after the frontier past them
 ``headrace_trainer_samples_waiting``                  gauge      read, not learnt yet
-``headrace_trainer_batches_total``                    counter    learning steps in the stream
+``headrace_trainer_batches``                          gauge      learning steps in the stream
 ``headrace_trainer_batch_seconds``                    histogram  encode, predict, record and learn
 ``headrace_trainer_loss``                             gauge      of the newest batch
 ``headrace_trainer_warm``                             gauge      1 from the end of the warm-up on
@@ -32,6 +32,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from trainer.evaluation import Figures
+from trainer.report import Report
 
 _P = "headrace_trainer_"
 _SHORT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -43,12 +44,18 @@ class Metrics:
 
     def __init__(self) -> None:
         r = self.registry = CollectorRegistry()
-        self.seen = Counter(_P + "samples_seen", "samples read", registry=r)
-        self.learnt = Counter(_P + "samples_learnt", "samples learnt", registry=r)
-        self.repeated = Counter(_P + "samples_repeated", "repeated samples dropped", registry=r)
-        self.behind = Counter(_P + "samples_behind", "samples behind their frontier", registry=r)
-        self.waiting = Gauge(_P + "samples_waiting", "read, not learnt yet", registry=r)
-        self.batches = Counter(_P + "batches", "learning steps in the stream", registry=r)
+        # gauges, since a restart goes back to the checkpoint
+        self._samples = {
+            name: Gauge(f"{_P}samples_{name}", text, registry=r)
+            for name, text in (
+                ("seen", "samples read since the beginning of the topic"),
+                ("learnt", "samples learnt, warm-up included"),
+                ("repeated", "dropped: identity seen before"),
+                ("behind", "came after the frontier past them"),
+                ("waiting", "read, not learnt yet"),
+            )
+        }
+        self.batches = Gauge(_P + "batches", "learning steps in the stream", registry=r)
         self.batch_seconds = Histogram(
             _P + "batch_seconds", "one batch", buckets=_SHORT, registry=r
         )
@@ -72,6 +79,19 @@ class Metrics:
         self.checkpoint_at = Gauge(
             _P + "checkpoint_timestamp_seconds", "newest checkpoint", registry=r
         )
+
+    def follow(self, report: Report) -> None:
+        """Take over what the report counts."""
+        for name, gauge in self._samples.items():
+            gauge.set(getattr(report.samples, name))
+        self.batches.set(report.batches)
+        if report.loss is not None:
+            self.loss.set(report.loss)
+        self.warm.set(report.phase == "stream")
+        self.lag.set(report.lag)
+        self.frontier.set(report.frontier / 1000)
+        for table, rows in report.ids.items():
+            self.ids.labels(table).set(rows)
 
     def show(self, figures: Mapping[str, Figures], over: str) -> None:
         """Set the figures of every model; ``over`` is ``all`` or ``window``."""

@@ -1,0 +1,71 @@
+"""Learners and settings for tests, at the smallest size that still learns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from features.catalogue import Catalogue
+from features.inputs import model_spec
+from features.movielens import MOVIELENS
+from features.samples import Sample, sample_decoder
+from headrace.settings import Settings
+from tests.trainer import synthetic
+from trainer.arrived import Arrived
+from trainer.inputs import SampleInputs
+from trainer.learner import Learner
+from trainer.models import build_models, prepare_torch
+
+SMALL: dict[str, Any] = {
+    "device": "cpu",
+    "warmup_samples": 400,
+    "warmup_batch": 64,
+    "batch_samples": 32,
+    "batch_span_ms": 30_000,
+}
+
+decode = sample_decoder(MOVIELENS)
+
+
+def catalogue() -> Catalogue:
+    made = Catalogue(MOVIELENS)
+    for topic, key, value in synthetic.catalogue():
+        made.apply("item" if topic == "items" else "user", key.encode(), value)
+    return made
+
+
+def inputs() -> SampleInputs:
+    return SampleInputs(MOVIELENS, catalogue(), lambda _entity, _ids: None)
+
+
+def learner(**trainer: Any) -> Learner:  # noqa: ANN401 - any of the settings
+    settings = Settings().with_changes(trainer={**SMALL, **trainer})
+    prepare_torch(settings)
+    models = build_models(settings, model_spec(MOVIELENS))
+    return Learner(settings.trainer, MOVIELENS, models, inputs())
+
+
+def arrived(values: Iterable[bytes]) -> list[Arrived]:
+    """Samples in the order of learning."""
+    made = []
+    for offset, value in enumerate(values):
+        sample = decode(value)
+        assert isinstance(sample, Sample)
+        made.append(Arrived(0, offset, value, sample))
+    return sorted(made, key=lambda a: (a.closed_ts, a.request_id, a.item_id))
+
+
+def digest(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """A hash of each part's names, types, shapes and bytes."""
+    hashes = {}
+    for name, part in parts.items():
+        sha = hashlib.sha256()
+        for entry, value in sorted(part.items()):
+            array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
+            sha.update(f"{entry} {array.dtype} {array.shape} ".encode())
+            sha.update(np.ascontiguousarray(array).tobytes())
+        hashes[name] = sha.hexdigest()
+    return hashes

@@ -1,0 +1,128 @@
+"""A small made-up log, as the job would write it to ``training.samples``."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+START_MS = 1_000_000_000_000
+CLOSE_NEGATIVE_MS = 752
+
+
+@dataclass
+class _User:
+    id: str
+    impressions: int = 0
+    clicks: int = 0
+    expected: float = 0.0
+    first_ts: int = 0
+    last_ts: int = 0
+    liked: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Item:
+    id: str
+    impressions: int = 0
+    clicks: int = 0
+    first_ts: int = 0
+    last_ts: int = 0
+
+
+def samples(count: int, *, users: int = 40, items: int = 60, seed: int = 0) -> list[bytes]:
+    """``count`` samples in order of their impressions; who likes what follows a hidden rule."""
+    rng = random.Random(seed)
+    known_users = [_User(f"u{u}") for u in range(users)]
+    known_items = [_Item(f"i{i}") for i in range(items)]
+    made = []
+    ts = START_MS
+    for n in range(count):
+        ts += rng.choice((0, 0, 1000, 2000))
+        u, i = rng.randrange(users), int(items * rng.random() ** 2)
+        user, item = known_users[u], known_items[i]
+        likes = (u % 4 == i % 4) or rng.random() < 0.3
+        label = int(likes and rng.random() < 0.95)
+        made.append(_wire(n, ts, label, user, item))
+        user.expected += (item.clicks + 3.9) / (item.impressions + 5)
+        for one in (user, item):
+            one.impressions += 1
+            one.clicks += label
+            one.first_ts = one.first_ts or ts
+            one.last_ts = ts
+        if label:
+            user.liked[i % 16] = f"{ts:013d}i{i}"
+    return made
+
+
+def _wire(n: int, ts: int, label: int, user: _User, item: _Item) -> bytes:
+    return msgspec.json.encode(
+        {
+            "request_id": f"r{n:06d}",
+            "user_id": user.id,
+            "item_id": item.id,
+            "ts": ts,
+            "closed_ts": ts + (1 if label else CLOSE_NEGATIVE_MS),
+            "label": label,
+            "weight": 1.0,
+            "features": {
+                "user_impressions": user.impressions,
+                "user_clicks": user.clicks,
+                "user_expected": user.expected,
+                "user_first_ts": user.first_ts,
+                "user_last_ts": user.last_ts,
+                "user_liked": [user.liked.get(slot) for slot in range(16)],
+                "item_impressions": item.impressions,
+                "item_clicks": item.clicks,
+                "item_first_ts": item.first_ts,
+                "item_last_ts": item.last_ts,
+            },
+            "impression_at": [0, n],
+            "click_at": [0, n] if label else None,
+        }
+    )
+
+
+def catalogue(items: int = 60, users: int = 40) -> Iterator[tuple[str, str, bytes]]:
+    """(topic, key, value) of every user and item; two items that are never shown among them."""
+    for i in range(items + 2):
+        attributes = {"genres": [f"g{i % 4}", f"g{i % 3}"], "decade": str(1960 + 10 * (i % 5))}
+        yield "items", f"i{i}", msgspec.json.encode({"id": f"i{i}", "attributes": attributes})
+    for u in range(users):
+        attributes = {"gender": "FM"[u % 2], "age": str(u % 5), "occupation": str(u % 7)}
+        yield "users", f"u{u}", msgspec.json.encode({"id": f"u{u}", "attributes": attributes})
+
+
+class _Times(msgspec.Struct):
+    closed_ts: int
+
+
+def closed_ts(value: bytes) -> int:
+    """When a sample closed."""
+    return msgspec.json.decode(value, type=_Times).closed_ts
+
+
+def mark(frontier: int) -> bytes:
+    """A mark as the job writes it."""
+    return b'{"frontier":%d}' % frontier
+
+
+def partition_log(
+    values: list[bytes], *, every: int, seed: int = 0, end: bool = True
+) -> list[bytes]:
+    """Samples with true marks among them, the samples between two marks in any order."""
+    rng = random.Random(seed)
+    ordered = sorted(values, key=closed_ts)
+    log: list[bytes] = []
+    for start in range(0, len(ordered), every):
+        part = ordered[start : start + every]
+        rest = ordered[start + every :]
+        rng.shuffle(part)
+        log += part
+        if rest:
+            log.append(mark(closed_ts(rest[0]) - 1))
+    if end:
+        log.append(mark(START_MS * 2))
+    return log

@@ -1,0 +1,241 @@
+"""Predict, then learn: what a prediction may know, and that nothing else decides the bytes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from features.inputs import model_spec
+from features.movielens import MOVIELENS
+from features.samples import Sample
+from headrace.settings import Settings
+from inttower.batch import FloatArray
+from inttower.spec import FeatureSpec, Field
+from streaming.errors import ConfigurationError
+from tests.trainer import synthetic
+from tests.trainer.build import SMALL, arrived, digest, inputs, learner
+from trainer.arrived import Arrived
+from trainer.checkpoint import CheckpointFolder
+from trainer.learner import MODELS, Learner, Models
+from trainer.models import build_models
+
+
+def with_label(one: Arrived, label: int) -> Arrived:
+    return one._replace(sample=msgspec.structs.replace(one.sample, label=label))
+
+
+def logits(of: Learner) -> FloatArray:
+    return np.asarray(of.evaluation.state()["logits"], np.float32)
+
+
+@pytest.fixture(scope="module")
+def ordered() -> list[Arrived]:
+    return arrived(synthetic.samples(1200))
+
+
+def test_online_learning_beats_the_frozen_copy_and_the_counters() -> None:
+    learning = learner(warmup_samples=2500, batch_span_ms=None)
+    for one in arrived(synthetic.samples(6500)):
+        learning.add(one)
+    found = learning.evaluation.over_window()
+    auc = {name: found[name].auc or 0.0 for name in MODELS}
+    assert auc["online"] > 0.7
+    assert auc["online"] > auc["logistic_regression"] + 0.05
+    assert auc["online"] > auc["frozen_weights"] > auc["frozen"] - 0.01
+    assert {f.rows for f in found.values()} == {learning.evaluation.recorded}
+
+
+def test_no_prediction_depends_on_its_own_or_a_later_label(ordered: list[Arrived]) -> None:
+    rng = random.Random(1)
+    cut = 1000
+    one, other = learner(), learner()
+    for place, each in enumerate(ordered):
+        one.add(each)
+        label = each.sample.label if place < cut else rng.randrange(2)
+        other.add(with_label(each, label))
+    first, second = logits(one), logits(other)
+    # the batch that holds the cut was predicted before any of its labels was learnt
+    same = cut - SMALL["warmup_samples"]
+    np.testing.assert_array_equal(first[:same], second[:same])
+    assert not np.array_equal(first[:, 0], second[:, 0])
+    # what is frozen knows no label of the stream at all
+    np.testing.assert_array_equal(first[:, 1:3], second[:, 1:3])
+
+
+def test_equal_samples_give_equal_bytes(ordered: list[Arrived]) -> None:
+    one, other = learner(), learner()
+    for each in ordered:
+        one.add(each)
+    for each in ordered:
+        other.add(each)
+        other.advance(each.closed_ts - 1)
+    assert digest(one.parts()) == digest(other.parts())
+
+
+def test_another_seed_gives_other_bytes(ordered: list[Arrived]) -> None:
+    one, other = learner(), learner(seed=1)
+    for each in ordered[:600]:
+        one.add(each)
+        other.add(each)
+    assert digest(one.parts())["online"] != digest(other.parts())["online"]
+
+
+@pytest.mark.parametrize("at", [433, 1001])
+def test_a_restored_learner_goes_on_to_the_same_bytes(
+    ordered: list[Arrived], at: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    one = learner()
+    for each in ordered[:at]:
+        one.add(each)
+    folder = CheckpointFolder(tmp_path_factory.mktemp("checkpoints"), keep=2)
+    folder.save(b"{}", {}, one.parts())
+    loaded = folder.load({})
+    folder.close()
+    assert loaded is not None
+    other = learner()
+    other.restore(loaded.parts, one.open)
+    assert digest(other.parts()) == digest(one.parts())
+    for each in ordered[at:]:
+        one.add(each)
+        other.add(each)
+    assert digest(other.parts()) == digest(one.parts())
+    assert one.counters.learnt > at
+
+
+def test_the_warm_up_ends_at_its_count(ordered: list[Arrived]) -> None:
+    learning = learner(warmup_samples=10)
+    for each in ordered[:10]:
+        learning.add(each)
+    assert not learning.warm
+    assert learning.waiting == 10
+    learning.advance(0)
+    assert learning.warm
+    assert learning.counters.warmup_samples == 10
+
+
+def test_the_warm_up_ends_at_its_time(ordered: list[Arrived]) -> None:
+    until = ordered[300].closed_ts
+    before = sum(each.closed_ts < until for each in ordered)
+    by_sample = learner(warmup_until_ms=until)
+    for each in ordered:
+        by_sample.add(each)
+    assert by_sample.counters.warmup_samples == before
+    by_frontier = learner(warmup_until_ms=until)
+    for each in ordered[:before]:
+        by_frontier.add(each)
+    by_frontier.advance(until - 2)
+    assert not by_frontier.warm
+    by_frontier.advance(until - 1)
+    assert by_frontier.warm
+    for each in ordered[before:]:
+        by_frontier.add(each)
+    assert digest(by_frontier.parts())["online"] == digest(by_sample.parts())["online"]
+
+
+def test_no_warm_up_at_all_works(ordered: list[Arrived]) -> None:
+    learning = learner(warmup_samples=0)
+    for each in ordered[:200]:
+        learning.add(each)
+    assert learning.counters.warmup_samples == 0
+    assert np.isfinite(logits(learning)).all()
+
+
+def test_new_users_and_items_get_rows_when_first_seen(ordered: list[Arrived]) -> None:
+    learning = learner()
+    for each in ordered[:500]:
+        learning.add(each)
+    newcomer = msgspec.structs.replace(
+        ordered[500].sample, user_id="nobody knows", item_id="nor this"
+    )
+    before = learning.id_counts()
+    learning.add(ordered[500]._replace(sample=newcomer))
+    learning.advance(2 * synthetic.START_MS)
+    after = learning.id_counts()
+    assert after["user"] >= before["user"] + 1
+    assert after["item"] >= before["item"] + 1
+    assert np.isfinite(logits(learning)).all()
+
+
+def test_a_warm_up_with_more_ids_than_allowed_says_so(ordered: list[Arrived]) -> None:
+    learning = learner(max_ids=5, warmup_samples=20_000)
+    many = arrived(synthetic.samples(8_200))
+    for each in many:
+        learning.add(each)
+    learning._settings = learning._settings.model_copy(update={"warmup_samples": 8_200})
+    with pytest.raises(ConfigurationError, match=r"more ids than trainer\.max_ids \(5\)"):
+        learning.advance(0)
+
+
+class ClickBalance:
+    """A toy of a user state: clicks minus misses of each user."""
+
+    def __init__(self) -> None:
+        self.balance: dict[str, float] = {}
+        self._collected: list[float] = []
+        self._rows = 0
+
+    def collect(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            self._collected.append(self.balance.get(sample.user_id, 0.0))
+            self._learn_one(sample)
+
+    def fit(self) -> Mapping[str, FloatArray]:
+        return {"balance": np.array(self._collected, np.float32)}
+
+    def inputs(self, samples: Sequence[Sample]) -> Mapping[str, FloatArray]:
+        values = [self.balance.get(s.user_id, 0.0) for s in samples]
+        return {"balance": np.array(values, np.float32)}
+
+    def learn(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            self._learn_one(sample)
+
+    def _learn_one(self, sample: Sample) -> None:
+        self.balance[sample.user_id] = self.balance.get(sample.user_id, 0.0) + 2 * sample.label - 1
+
+    def rows(self, user_ids: Sequence[str]) -> FloatArray:
+        return np.array([[self.balance.get(u, 0.0)] for u in user_ids], np.float32)
+
+    def state(self) -> dict[str, Any]:
+        return {"balance": msgspec.json.encode(self.balance)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.balance = msgspec.json.decode(state["balance"])
+
+
+def with_balance() -> Learner:
+    settings = Settings().with_changes(trainer=SMALL)
+    spec = model_spec(MOVIELENS)
+    spec = FeatureSpec((*spec.fields, Field("balance", "user", "dense")))
+    models = build_models(settings, spec)
+    models = Models(models.online, models.frozen, models.logistic, ClickBalance(), ClickBalance())
+    return Learner(settings.trainer, MOVIELENS, models, inputs())
+
+
+def test_a_user_state_is_fed_after_predictions_saved_and_frozen(ordered: list[Arrived]) -> None:
+    learning = with_balance()
+    for each in ordered[:1000]:
+        learning.add(each)
+    state, frozen = learning.models.user_state, learning.models.frozen_user_state
+    assert isinstance(state, ClickBalance)
+    assert isinstance(frozen, ClickBalance)
+    learnt = ordered[: learning.counters.learnt]
+    expected = {
+        user: sum(2 * e.sample.label - 1 for e in learnt if e.user_id == user)
+        for user in {e.user_id for e in learnt}
+    }
+    assert state.balance == expected
+    assert sum(frozen.balance.values()) == sum(
+        2 * e.sample.label - 1 for e in ordered[: SMALL["warmup_samples"]]
+    )
+    again = with_balance()
+    again.restore(learning.parts(), learning.open)
+    for each in ordered[1000:]:
+        learning.add(each)
+        again.add(each)
+    assert digest(again.parts()) == digest(learning.parts())

@@ -1,0 +1,56 @@
+"""``python -m trainer SETTINGS``: run the trainer until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from prometheus_client import start_http_server
+
+from headrace.settings import Settings
+from streaming.errors import HeadraceError
+from streaming.kafka import wait_for_broker
+from trainer.models import prepare_torch
+from trainer.service import Trainer
+
+log = logging.getLogger("trainer")
+
+
+def main(arguments: list[str]) -> int:
+    """Run; gives the exit status."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m trainer SETTINGS.json\n")
+        return 2
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    settings = Settings.read(Path(arguments[0]))
+    stop = threading.Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+    try:
+        prepare_torch(settings)
+        wait_for_broker(settings)
+        trainer = Trainer(settings, stop)
+        start_http_server(settings.trainer.metrics_port, registry=trainer.metrics.registry)
+        # modules and tables live as long as the process: the collector need not walk them
+        gc.freeze()
+        trainer.run()
+    except HeadraceError as error:
+        log.error("%s", error)  # noqa: TRY400 - the message names cause and cure; no trace helps
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

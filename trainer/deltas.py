@@ -1,0 +1,154 @@
+"""What events have touched since the last delta, and the messages that carry it.
+
+A delta's rows are as learnt now; its item vectors are encoded with the dense weights of the base
+version, because those are what the server's user tower has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from features.declaration import Declaration
+from features.samples import Sample
+from inttower.batch import FloatArray
+from inttower.published import Base
+from streaming.events import Delta
+from trainer.inputs import SampleInputs
+from trainer.learner import Learner
+
+# the broker refuses records over 1 MiB
+MAX_BYTES = 900_000
+# ids are text of unknown length, quoted and perhaps escaped; times have 13 digits and a comma
+_ID_BYTES = 16
+_HEAD_BYTES = 500
+
+
+@dataclass
+class Touched:
+    """Ids that samples have touched, with the closing time (ms) of the newest such sample."""
+
+    users: dict[str, int] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.users or self.items)
+
+
+class Collector:
+    """Gathers what learning changes.
+
+    A step changes the rows of its users and items, and of the items in its users' histories,
+    which are looked up in the same table.
+
+    Args:
+        declaration: says which features are histories.
+    """
+
+    def __init__(self, declaration: Declaration) -> None:
+        self._histories = [
+            f.name for f in declaration.of_entity("user") if f.aggregate == "recent_items"
+        ]
+        self._touched = Touched()
+
+    def add(self, samples: Sequence[Sample]) -> None:
+        """Take in samples that were learnt, in the order of learning."""
+        users, items = self._touched.users, self._touched.items
+        for sample in samples:
+            users[sample.user_id] = sample.closed_ts
+            for name in self._histories:
+                for item_id in getattr(sample.features, name):
+                    items[item_id] = sample.closed_ts
+            items[sample.item_id] = sample.closed_ts
+
+    def take(self) -> Touched:
+        """All since the last call."""
+        touched, self._touched = self._touched, Touched()
+        return touched
+
+
+def user_rows(learner: Learner, ids: Sequence[str]) -> FloatArray:
+    """What a server needs of users: the learnt row, and the user state's behind it if there is one.
+
+    float32 [n, R] or [n, R + S].
+    """
+    rows = learner.models.online.user_id_rows(ids)
+    if learner.models.user_state is None:
+        return rows
+    return np.hstack([rows, learner.models.user_state.rows(ids)]).astype(np.float32)
+
+
+def deltas(
+    touched: Touched,
+    *,
+    channel: str,
+    version: str,
+    base: Base,
+    learner: Learner,
+    inputs: SampleInputs,
+) -> Iterator[Delta]:
+    """The messages for what was touched, each small enough for the broker.
+
+    Args:
+        touched: ids and times.
+        channel: of the version.
+        version: the base version.
+        base: its dense weights.
+        learner: has the rows as they are now, and the items' newest features.
+        inputs: makes item columns.
+    """
+    users, items = list(touched.users), list(touched.items)
+    rows = user_rows(learner, users)
+    item_rows = learner.models.online.item_id_rows(items)
+    vectors = (
+        base.item_vectors(inputs.items(items, learner.items), item_rows)
+        if items
+        else np.zeros((0, base.item_width), np.float32)
+    )
+    user_costs = [_cost(id_, rows.shape[1]) for id_ in users]
+    item_costs = [_cost(id_, vectors.shape[1] + item_rows.shape[1]) for id_ in items]
+    now = time.time_ns() // 1_000_000
+    for u, i in _chunks(user_costs, item_costs):
+        yield Delta(
+            channel=channel,
+            base_version=version,
+            created_ms=now,
+            user_ids=users[u],
+            user_ts=[touched.users[id_] for id_ in users[u]],
+            user_rows=_bytes(rows[u]),
+            item_ids=items[i],
+            item_ts=[touched.items[id_] for id_ in items[i]],
+            item_vectors=_bytes(vectors[i]),
+            item_rows=_bytes(item_rows[i]),
+        )
+
+
+def _cost(id_: str, numbers: int) -> int:
+    """Bytes of one row in JSON at most: base64 of float32, and the id with every byte escaped."""
+    return min(numbers * 16 // 3 + 6 * len(id_) + _ID_BYTES + 4, MAX_BYTES - _HEAD_BYTES)
+
+
+def _chunks(users: list[int], items: list[int]) -> Iterator[tuple[slice, slice]]:
+    """Consecutive parts of both lists whose costs together stay under the limit."""
+    u = i = 0
+    while u < len(users) or i < len(items):
+        left = MAX_BYTES - _HEAD_BYTES
+        u_end, left = _fill(users, u, left)
+        i_end, left = _fill(items, i, left)
+        yield slice(u, u_end), slice(i, i_end)
+        u, i = u_end, i_end
+
+
+def _fill(costs: list[int], start: int, left: int) -> tuple[int, int]:
+    end = start
+    while end < len(costs) and costs[end] <= left:
+        left -= costs[end]
+        end += 1
+    return end, left
+
+
+def _bytes(rows: FloatArray) -> bytes:
+    return np.ascontiguousarray(rows, "<f4").tobytes()

@@ -1,0 +1,109 @@
+"""Builds the models that the settings ask for, and what must stay the same between two starts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+
+import msgspec
+import torch
+
+from headrace.settings import Settings
+from inttower.inttower import IntTower, IntTowerConfig
+from inttower.learner import Training
+from inttower.logistic import LogisticRegression
+from inttower.spec import FeatureSpec
+from streaming.errors import ConfigurationError
+from trainer.learner import Models
+
+log = logging.getLogger(__name__)
+
+PRESETS: dict[str, Callable[[], IntTowerConfig]] = {
+    "plus": IntTowerConfig.plus,
+    "paper": IntTowerConfig.paper,
+    "last_layer": IntTowerConfig.last_layer,
+}
+
+
+def prepare_torch(settings: Settings) -> None:
+    """Make this process compute the same bytes each time. Call it before any model is built."""
+    # read by cuBLAS when it starts; without it some of its sums have no fixed order
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(settings.trainer.threads)
+    torch.use_deterministic_algorithms(mode=True)
+
+
+def device(settings: Settings) -> str:
+    """The device that the settings mean.
+
+    Raises:
+        ConfigurationError: a GPU is asked for and there is none.
+    """
+    there = torch.cuda.is_available()
+    if settings.trainer.device == "cuda" and not there:
+        raise ConfigurationError(
+            "trainer.device is cuda and PyTorch finds no CUDA device: check nvidia-smi, or set it"
+            " to cpu or auto"
+        )
+    if settings.trainer.device == "auto":
+        return "cuda" if there else "cpu"
+    return settings.trainer.device
+
+
+def build_models(settings: Settings, spec: FeatureSpec) -> Models:
+    """New models, equal in every process that has these settings.
+
+    Raises:
+        ConfigurationError: there is no such preset, or no such device.
+    """
+    trainer = settings.trainer
+    if trainer.preset not in PRESETS:
+        raise ConfigurationError(
+            f"trainer.preset {trainer.preset!r} is not known: use one of {', '.join(PRESETS)}"
+        )
+    where = device(settings)
+    log.info("model %s on %s, %d threads", trainer.preset, where, trainer.threads)
+    training = Training(limit=trainer.max_ids)
+
+    def tower() -> IntTower:
+        return IntTower(
+            spec, PRESETS[trainer.preset](), training=training, seed=trainer.seed, device=where
+        )
+
+    return Models(
+        online=tower(),
+        frozen=tower(),
+        logistic=LogisticRegression(spec, training=training, seed=trainer.seed),
+    )
+
+
+def fingerprint(settings: Settings, spec: FeatureSpec) -> dict[str, str]:
+    """The settings that a checkpoint cannot outlive: with others the same samples teach another.
+
+    Threads and device change the last bits only and may be changed between two starts.
+    """
+    trainer = settings.trainer
+    fixed = {
+        name: getattr(trainer, name)
+        for name in (
+            "preset",
+            "seed",
+            "warmup_until_ms",
+            "warmup_samples",
+            "warmup_epochs",
+            "warmup_batch",
+            "batch_samples",
+            "batch_span_ms",
+            "max_ids",
+        )
+    }
+    if trainer.warmup_until_ms is not None:
+        del fixed["warmup_samples"]  # it then says nothing
+    fields = hashlib.sha256(msgspec.json.encode(spec.to_json())).hexdigest()[:16]
+    return {
+        "log.name": settings.log.name,
+        "fields of the model": fields,
+        **{f"trainer.{name}": str(value) for name, value in fixed.items()},
+    }

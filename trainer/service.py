@@ -1,0 +1,244 @@
+"""The trainer as a process: from the sample topic to models, checkpoints, versions and deltas.
+
+One thread does everything, so that a checkpoint always falls between two learning steps. Wall time
+decides when something is written or sent; it never decides what is learnt.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from typing import Any
+
+import msgspec
+
+from features.catalogue import Catalogue, CatalogueReader
+from features.inputs import model_spec
+from features.registry import declaration
+from features.samples import Sample, sample_decoder
+from headrace.settings import Settings
+from streaming.errors import CheckpointError
+from trainer.checkpoint import CheckpointFolder
+from trainer.inputs import SampleInputs
+from trainer.intake import Intake, IntakeFacts
+from trainer.learner import Learner
+from trainer.metrics import Metrics
+from trainer.models import build_models, fingerprint
+from trainer.publisher import Publisher
+from trainer.report import Counts, FigureRow, Phase, Report, report_path, write_report
+from trainer.source import SampleSource
+from trainer.timer import Timer
+
+log = logging.getLogger(__name__)
+
+_IDLE_MS = 20
+_REPORT_S = 2.0
+# figures over all rows may cost seconds; they get this part of the time
+_FIGURES_SHARE = 0.05
+
+
+class StoppedError(Exception):
+    """The trainer was asked to stop while it fitted the warm-up."""
+
+
+class _Meta(msgspec.Struct, kw_only=True):
+    """The small facts of a checkpoint."""
+
+    run: str
+    intake: IntakeFacts
+    catalogue: list[tuple[str, int, int]]
+
+
+class Trainer:
+    """All parts of one trainer, wired.
+
+    Args:
+        settings: of the whole system.
+        stop: set it, and the trainer ends in order: deltas, a last checkpoint, the report.
+
+    Attributes:
+        learner: what learns.
+        metrics: for whoever exposes them.
+
+    It raises:
+        BrokerError: no broker, or no topics.
+        CheckpointError: another trainer runs here, or no checkpoint can be used.
+    """
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self._settings = settings
+        self._stop = stop
+        self.metrics = Metrics()
+        declared = declaration(settings.log.name)
+        spec = model_spec(declared)
+        self._fingerprint = fingerprint(settings, spec)
+        state = settings.state.absolute()
+        self._folder = CheckpointFolder(state / "trainer", settings.trainer.keep_checkpoints)
+        checkpoint = self._folder.load(self._fingerprint)
+        meta = msgspec.json.decode(checkpoint.meta, type=_Meta) if checkpoint else None
+        # names all that follows from one warm-up, through restarts
+        self._run = meta.run if meta else uuid.uuid4().hex
+
+        self._source = SampleSource(settings, meta.intake.offsets if meta else {})
+        self._intake = Intake(self._source, sample_decoder(declared))
+        self._catalogue = CatalogueReader(settings, Catalogue(declared))
+        inputs = SampleInputs(declared, self._catalogue.catalogue, self._catalogue.ensure)
+        models = build_models(settings, spec)
+        self.learner = Learner(settings.trainer, declared, models, inputs, self._fitting)
+        self._report = Report(started_ms=_now_ms(), checkpoint=None)
+        if checkpoint and meta:
+            self._catalogue.read_to({(topic, p): at for topic, p, at in meta.catalogue})
+            open_batch = self._intake.restore(meta.intake, checkpoint.parts["waiting"])
+            self.learner.restore(checkpoint.parts, open_batch)
+            self._report.checkpoint = checkpoint.number
+            self._report.checkpoint_ms = checkpoint.created_ms
+            log.info(
+                "going on from %s: %d samples learnt",
+                checkpoint.path.name,
+                self.learner.counters.learnt,
+            )
+        else:
+            self._catalogue.read_to_end()
+        self._publisher = Publisher(
+            settings, self.learner, inputs, self.metrics, self._run, self._intake
+        )
+        self._announced = False
+        self._checkpoints = Timer(settings.trainer.checkpoint_every_s)
+        self._reports = Timer(_REPORT_S)
+        self._figures = Timer(_REPORT_S)
+        self._seconds = dict.fromkeys(("read", "learn", "publish", "checkpoint", "report"), 0.0)
+
+    def run(self) -> None:
+        """Learn until told to stop.
+
+        Raises:
+            EventError: the sample topic holds a record of another declaration.
+            CheckpointError: the last checkpoint could not be written.
+            BrokerError: the broker refuses what is published.
+        """
+        try:
+            while not self._stop.is_set():
+                self._turn()
+        except StoppedError:
+            log.info("stopped while fitting the warm-up: the next start does it again")
+        self._finish()
+
+    def _turn(self) -> None:
+        """One round: read what has come, learn what is complete, then what wall time asks for."""
+        started = time.monotonic()
+        # with nothing to read this waits; with much to read it returns at once
+        self._intake.poll(_IDLE_MS)
+        self._seconds["read"] += time.monotonic() - started
+        for arrived in self._intake.release():
+            self._after(self.learner.add(arrived))
+            if self._stop.is_set():
+                return
+        self._after(self.learner.advance(self._intake.order.frontier))
+        self._tick()
+
+    def _after(self, learnt: list[list[Sample]]) -> None:
+        for samples in learnt:
+            self._publisher.touch(samples)
+        if learnt or (self.learner.warm and not self._announced):
+            self._tick()
+
+    def _tick(self) -> None:
+        """Save and send what is due. Called between two steps only."""
+        if self.learner.warm:
+            if not self._announced:
+                # first what cannot be lost, then what the world may know
+                self._save()
+                self._publisher.begin()
+                self._announced = True
+            self._publisher.tick()
+            if self._checkpoints.due():
+                self._save()
+        if self._reports.due():
+            self._write_report("stream" if self.learner.warm else "warmup")
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        # a delta sent now need not be remembered by the checkpoint
+        self._publisher.flush()
+        meta = _Meta(
+            run=self._run,
+            intake=self._intake.facts(),
+            catalogue=[(t, p, at) for (t, p), at in self._catalogue.offsets.items()],
+        )
+        parts: dict[str, dict[str, Any]] = dict(self.learner.parts())
+        parts["waiting"] = self._intake.part(self.learner.open)
+        try:
+            path = self._folder.save(msgspec.json.encode(meta), self._fingerprint, parts)
+        except CheckpointError as error:
+            # learning goes on: a later one may succeed, and until then the one before stands
+            self.metrics.checkpoints.labels("failed").inc()
+            log.error("%s", error)  # noqa: TRY400 - the text has the cause
+            return
+        self._report.checkpoint = int(path.name.rpartition("-")[2])
+        self._report.checkpoint_ms = _now_ms()
+        self.metrics.checkpoints.labels("written").inc()
+        self.metrics.checkpoint_at.set_to_current_time()
+        self.metrics.checkpoint_seconds.observe(time.monotonic() - started)
+        self._seconds["checkpoint"] += time.monotonic() - started
+
+    def _finish(self) -> None:
+        if self.learner.warm:
+            self._save()
+        self._figures.reset()
+        self._write_report("stopped")
+        self._publisher.close()
+        self._catalogue.close()
+        self._source.close()
+        self._folder.close()
+        log.info("stopped after %d samples", self.learner.counters.learnt)
+
+    def _fitting(self, done: float) -> None:
+        if self._stop.is_set():
+            raise StoppedError
+        if self._reports.due():
+            log.info("warm-up: %.0f %% fitted", 100 * done)
+            self._write_report("warmup")
+
+    def _write_report(self, phase: Phase) -> None:
+        report, learner, order = self._report, self.learner, self._intake.order
+        counters = learner.counters
+        report.written_ms, report.phase = _now_ms(), phase
+        report.samples = Counts(
+            seen=self._intake.seen,
+            learnt=counters.learnt,
+            warmup=counters.warmup_samples,
+            repeated=order.repeated,
+            behind=order.behind,
+            waiting=len(order) + learner.waiting,
+        )
+        report.batches, report.loss = counters.batches, counters.loss
+        report.offsets, report.lag = self._intake.offsets, self._intake.lag()
+        report.frontier, report.last_closed_ts = order.frontier, counters.last_closed_ts
+        report.evaluated = learner.evaluation.recorded
+        report.ids = learner.id_counts()
+        report.published = self._publisher.published
+        report.seconds = {**self._seconds, "warmup_fit": learner.fit_seconds}
+        if self._figures.due() or phase == "stopped":
+            self._count_figures()
+        write_report(report_path(self._settings.state.absolute()), report)
+        self.metrics.follow(report)
+
+    def _count_figures(self) -> None:
+        started = time.monotonic()
+        evaluation = self.learner.evaluation
+        over: dict[str, dict[str, FigureRow]] = {}
+        for name, figures in (
+            ("all", evaluation.over_all()),
+            ("window", evaluation.over_window()),
+        ):
+            self.metrics.show(figures, name)
+            for model, found in figures.items():
+                over.setdefault(model, {})[name] = found.to_json()
+        self._report.models = over
+        self._figures.wait((time.monotonic() - started) / _FIGURES_SHARE)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,32 @@
+"""When something is due again, by wall time."""
+
+from __future__ import annotations
+
+import time
+
+
+class Timer:
+    """Due every so many seconds, counted from when it was last found due.
+
+    Args:
+        every_s: at least this long between two times; 0: always due.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from now."""
+        self._next = time.monotonic() + self._every_s
+
+    def due(self) -> bool:
+        """True if the time has come; it is then counted anew."""
+        if time.monotonic() < self._next:
+            return False
+        self.reset()
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Not before so many seconds from now."""
+        self._next = max(self._next, time.monotonic() + seconds)

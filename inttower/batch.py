@@ -7,7 +7,7 @@ dense owns some columns of ``rows``: a sparse one a single column, a multi or se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -133,3 +133,26 @@ class Layout:
         """Columns of ``Batch.dense`` of one side."""
         users = sum(f.width for f in self.dense if f.side == "user")
         return slice(0, users) if side == "user" else slice(users, self.dense_columns)
+
+    def dense_matrix(self, columns: Mapping[str, object], count: int) -> FloatArray:
+        """The dense columns side by side, float32 [B, n].
+
+        Raises:
+            SpecError: one is missing, or of another shape or type.
+        """
+        out = np.empty((count, self.dense_columns), np.float32)
+        for field in self.dense:
+            try:
+                values = np.asarray(columns[field.name], np.float32)
+            except KeyError:
+                raise SpecError(
+                    f"column {field.name!r} is missing; there are {', '.join(sorted(columns))}"
+                ) from None
+            except (TypeError, ValueError) as error:
+                raise SpecError(f"column {field.name!r} holds what is no number: {error}") from None
+            if values.size != count * field.width or len(values) != count:
+                raise SpecError(
+                    f"column {field.name!r} has shape {values.shape}, not {(count, field.width)}"
+                )
+            out[:, self.dense_slice(field.name)] = values.reshape(count, field.width)
+        return out

@@ -37,7 +37,7 @@ class IntTowerBase(Base):
     @override
     def item_vectors(self, columns: Mapping[str, Any], id_rows: FloatArray | None) -> FloatArray:
         rows = self._embed("item", columns, id_rows, None)
-        dense, raw = self._dense("item", columns)
+        dense, raw = self._dense("item", columns, id_rows)
         V = self._linear("item_heads", self._tower("item", rows, dense)[-1])  # [n, H·p]
         parts = [V]
         if self.config["first_order"]:
@@ -52,7 +52,7 @@ class IntTowerBase(Base):
         self, columns: Mapping[str, Any], id_row: FloatArray | None, rows_of: RowsOf
     ) -> UserVector:
         rows = self._embed("user", columns, id_row, rows_of)  # [1, m, D + 1]
-        dense, raw = self._dense("user", columns)
+        dense, raw = self._dense("user", columns, id_row)
         H, p = self.config["heads"], self.config["head_size"]
         used = self.config["layers"] or len(self.config["hidden"])
         outputs = self._tower("user", rows, dense)[-used:]
@@ -115,14 +115,14 @@ class LogisticBase(Base):
 
     @override
     def item_vectors(self, columns: Mapping[str, Any], id_rows: FloatArray | None) -> FloatArray:
-        dense, _ = self._dense("item", columns)
+        dense, _ = self._dense("item", columns, id_rows)
         return cast(FloatArray, dense @ self._net("item.weight").T)
 
     @override
     def user_vector(
         self, columns: Mapping[str, Any], id_row: FloatArray | None, rows_of: RowsOf
     ) -> UserVector:
-        dense, _ = self._dense("user", columns)
+        dense, _ = self._dense("user", columns, id_row)
         bias = float(self._net("bias")) + float(dense[0] @ self._net("user.weight")[0])
         none = np.zeros((0, 0, 0), np.float32)
         return UserVector(none, np.zeros(0, np.float32), np.ones(1, np.float32), bias)

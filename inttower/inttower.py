@@ -24,16 +24,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 from inttower.encoders import IntTowerBase
 from inttower.errors import SpecError
-from inttower.learner import (
-    Inputs,
-    Learner,
-    Network,
-    Shape,
-    SideInputs,
-    SideShape,
-    Training,
-    log_loss,
-)
+from inttower.learner import Learner, Training
+from inttower.network import Inputs, Network, Shape, SideInputs, SideShape, log_loss
 from inttower.published import Base
 from inttower.spec import FeatureSpec
 

@@ -15,7 +15,6 @@ A model is then only its network. To add one, write a file with a config datacla
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -23,12 +22,12 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import Tensor
 
 from inttower.batch import SIDES, Batch, FloatArray, Layout, RowArray
 from inttower.contract import Columns, Labels, Progress, State
 from inttower.errors import SpecError
+from inttower.network import Inputs, Network, Shape, SideInputs, SideShape, flatten
 from inttower.published import Published, frozen
 from inttower.spec import FeatureSpec, Side
 from inttower.tables import Embeddings, Gathered
@@ -70,99 +69,6 @@ class Training:
     limit: int = 1_000_000
     admit_after: int = 1
     expire_after: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SideShape:
-    """What a network finds on one side: m embedded fields of D numbers, n dense numbers."""
-
-    fields: int
-    width: int
-    dense: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a network finds in its :class:`Inputs`.
-
-    Attributes:
-        user: the user side.
-        item: the item side.
-        layout: where each field lies, by name.
-    """
-
-    user: SideShape
-    item: SideShape
-    layout: Layout
-
-    def dense_slice(self, name: str) -> tuple[Side, slice]:
-        """Side of a dense field, and its columns in ``dense`` and ``raw`` of that side."""
-        columns = self.layout.dense_slice(name)
-        side = self.layout.spec.field(name).side
-        start = self.layout.dense_of(side).start
-        return side, slice(columns.start - start, columns.stop - start)
-
-
-@dataclass(frozen=True, slots=True)
-class SideInputs:
-    """One side of B rows.
-
-    Attributes:
-        fields: float32 [B, m, D], an embedding a field; a list field's is the mean of its
-            entries' (0 when it is empty).
-        first: float32 [B, m], first-order weights of the same.
-        dense: float32 [B, n], scaled and clipped; 0 where a number was missing.
-        raw: float32 [B, n], the same as given; 0 where missing.
-        ids: int64 [B], table row of the side's own id: equal where the id is.
-    """
-
-    fields: Tensor
-    first: Tensor
-    dense: Tensor
-    raw: Tensor
-    ids: Tensor
-
-    def flat(self) -> Tensor:
-        """Embeddings and dense numbers side by side, [B, m·D + n]."""
-        return torch.cat((self.fields.flatten(1), self.dense), 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """B rows as a network reads them.
-
-    Attributes:
-        user: the user side.
-        item: the item side.
-        item_share: float32 [B], part of all learnt rows that were of this item.
-    """
-
-    user: SideInputs
-    item: SideInputs
-    item_share: Tensor
-
-
-class Network(nn.Module):
-    """The weights of a model other than its table. ``bias`` is set from the base rate."""
-
-    bias: nn.Parameter
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(()))
-
-    @abstractmethod
-    def forward(self, inputs: Inputs) -> Tensor:
-        """Logits [B]."""
-
-    def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> Tensor:
-        """What a step makes smaller: the weighted log loss, mean over the batch."""
-        return log_loss(self(inputs), labels, weights)
-
-
-def log_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Mean over B of weight · −log p(label); logits, labels, weights [B]."""
-    return binary_cross_entropy_with_logits(logits, labels, weights)
 
 
 class Learner:
@@ -215,7 +121,7 @@ class Learner:
             torch.manual_seed(seed)
             self.network = network(self.shape(width))
         self.network.to(self._device)
-        self._dense = _flatten(self.network)
+        self._dense = flatten(self.network)
         # one vector of all weights: one launch a step, and fused, on CPU as on GPU
         self._adam = torch.optim.Adam([self._dense], lr=training.lr_stream, fused=True)
 
@@ -237,7 +143,7 @@ class Learner:
         else:
             count = self._length(columns)
             rows, generation = np.zeros((count, 0), np.int32), 0
-        return Batch(rows, dense_matrix(self.layout, columns, count), generation)
+        return Batch(rows, self.layout.dense_matrix(columns, count), generation)
 
     def _length(self, columns: Columns) -> int:
         for field in self.layout.dense:
@@ -482,51 +388,6 @@ class Learner:
             "spec": self.spec.to_json(),
         }
         return json.dumps(facts, sort_keys=True).encode()
-
-
-def dense_matrix(layout: Layout, columns: Columns, count: int) -> FloatArray:
-    """The dense columns side by side, float32 [B, n].
-
-    Raises:
-        SpecError: one is missing, or of another shape or type.
-    """
-    out = np.empty((count, layout.dense_columns), np.float32)
-    for field in layout.dense:
-        try:
-            values = np.asarray(columns[field.name], np.float32)
-        except KeyError:
-            raise SpecError(
-                f"column {field.name!r} is missing; there are {', '.join(sorted(columns))}"
-            ) from None
-        except (TypeError, ValueError) as error:
-            raise SpecError(f"column {field.name!r} holds what is no number: {error}") from None
-        if values.size != count * field.width or len(values) != count:
-            raise SpecError(
-                f"column {field.name!r} has shape {values.shape}, not {(count, field.width)}"
-            )
-        out[:, layout.dense_slice(field.name)] = values.reshape(count, field.width)
-    return out
-
-
-def _flatten(network: Network) -> nn.Parameter:
-    """Make all weights views of one vector, gradients too; each starts on a cache line.
-
-    A start that differs between two runs would let the linear algebra choose other instructions,
-    and give other last bits.
-    """
-    parameters = list(network.parameters())
-    ends = np.cumsum([-(-p.numel() // 16) * 16 for p in parameters])
-    vector = parameters[0].new_zeros(int(ends[-1]))
-    grads = torch.zeros_like(vector)
-    for parameter, end in zip(parameters, ends.tolist(), strict=True):
-        start = end - -(-parameter.numel() // 16) * 16
-        part = slice(start, start + parameter.numel())
-        vector[part] = parameter.detach().flatten()
-        parameter.data = vector[part].view_as(parameter)
-        parameter.grad = grads[part].view_as(parameter)
-    flat = nn.Parameter(vector)
-    flat.grad = grads
-    return flat
 
 
 def _copy(tensor: Tensor) -> npt.NDArray[np.generic]:

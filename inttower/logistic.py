@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from inttower.encoders import LogisticBase
 from inttower.errors import SpecError
-from inttower.learner import Inputs, Learner, Network, Shape, Training
+from inttower.learner import Learner, Training
+from inttower.network import Inputs, Network, Shape
 from inttower.published import Base
 from inttower.spec import FeatureSpec
 

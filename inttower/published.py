@@ -119,7 +119,9 @@ class Base(ABC):
 
         Args:
             columns: the user side's fields, each with one row.
-            id_row: what was learnt of this user [R]; None: the unknown row.
+            id_row: what was learnt of this user [R]; None: the unknown row. It may be longer:
+                the numbers behind are those of the dense fields that ``columns`` leaves out, in
+                the spec's order (a state that the trainer keeps and sends with the row).
             rows_of: learnt rows of item ids, for the user's history.
         """
 
@@ -154,10 +156,15 @@ class Base(ABC):
         """Every embedded field of one side, float32 [B, m, R]."""
         fields = [f for f in self.spec.of_side(side) if f.kind != "dense"]
         count = len(_column(columns, fields[0]))
-        out = np.zeros((count, len(fields), self.row_width), np.float32)
+        width = self.row_width
+        out = np.zeros((count, len(fields), width), np.float32)
         for j, field in enumerate(fields):
             if field.is_id:
-                out[:, j] = self.arrays[f"rows.{field.name}"][0] if id_rows is None else id_rows
+                out[:, j] = (
+                    self.arrays[f"rows.{field.name}"][0]
+                    if id_rows is None
+                    else id_rows[..., :width]
+                )
                 continue
             column = _column(columns, field)
             if field.kind == "sparse":
@@ -183,23 +190,32 @@ class Base(ABC):
         slots = self._slots[field.of]
         return self._rows(field.of, [t for t in texts if t in slots])
 
-    def _dense(self, side: Side, columns: Mapping[str, Any]) -> tuple[FloatArray, FloatArray]:
+    def _dense(
+        self, side: Side, columns: Mapping[str, Any], id_rows: FloatArray | None
+    ) -> tuple[FloatArray, FloatArray]:
         """Scaled and raw dense numbers of one side, float32 [B, n] each."""
-        fields = self.spec.of_side(side, "dense")
+        rows = len(_column(columns, self.spec.id_field(side)))
+        given = np.full((rows, self._layout.dense_columns), np.nan, np.float32)
+        at = self.row_width
+        for field in self.spec.of_side(side, "dense"):
+            part = given[:, self._layout.dense_slice(field.name)]
+            if field.name in columns:
+                values = np.asarray(columns[field.name], np.float32)
+                if values.size != part.size:
+                    raise SpecError(
+                        f"column {field.name!r} has shape {values.shape}, not {part.shape}"
+                    )
+                part[:] = values.reshape(part.shape)
+            elif id_rows is not None:
+                behind = id_rows[..., at : at + field.width]
+                if behind.shape[-1] != field.width:
+                    raise SpecError(
+                        f"column {field.name!r} is missing, and does not stand behind the id rows"
+                    )
+                part[:] = behind
+                at += field.width
         whole = self._layout.dense_of(side)
-        parts = []
-        for field in fields:
-            values = np.asarray(_column(columns, field), np.float32)
-            if values.size != len(values) * field.width:
-                raise SpecError(
-                    f"column {field.name!r} has shape {values.shape}, not {field.width} a row"
-                )
-            parts.append(values.reshape(-1, field.width))
-        if not parts:
-            rows = len(_column(columns, self.spec.of_side(side)[0]))
-            empty = np.zeros((rows, 0), np.float32)
-            return empty, empty
-        given = np.concatenate(parts, 1)
+        given = given[:, whole]
         missing = np.isnan(given)
         mean, scale = self.arrays["scaling"][:, whole]
         scaled = np.clip((given - mean) * scale, -_CLIP, _CLIP)

@@ -1,0 +1,110 @@
+"""What a version of a model holds, in memory: encoders, learnt rows, encoded items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from inttower.batch import SIDES, FloatArray
+from inttower.contract import Columns, Decoupled
+from inttower.errors import SpecError
+from inttower.published import Base, score
+
+# Items encoded at a time
+_CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a version holds, in memory.
+
+    Attributes:
+        base: the encoders.
+        user_ids: users with a learnt row.
+        user_rows: float32 [n, R]; wider if the user's state stands behind the learnt row.
+        item_ids: items with a vector.
+        item_vectors: float32 [m, W].
+        item_rows: float32 [m, R], for users' histories.
+    """
+
+    base: Base
+    user_ids: Sequence[str]
+    user_rows: FloatArray
+    item_ids: Sequence[str]
+    item_vectors: FloatArray
+    item_rows: FloatArray
+
+    @cached_property
+    def _item_at(self) -> dict[str, int]:
+        return {text: i for i, text in enumerate(self.item_ids)}
+
+    @cached_property
+    def _user_at(self) -> dict[str, int]:
+        return {text: i for i, text in enumerate(self.user_ids)}
+
+    def rows_of_items(self, ids: Sequence[str]) -> FloatArray:
+        """Learnt rows of those of the items that are known, float32 [k, R]."""
+        return self.item_rows[[self._item_at[i] for i in ids if i in self._item_at]]
+
+    def logits(self, columns: Columns) -> FloatArray:
+        """Logits of pairs given by the columns of both sides, float32 [B]; a pair at a time."""
+        users, items = (
+            {f.name: columns[f.name] for f in self.base.spec.of_side(side)} for side in SIDES
+        )
+        user_id, item_id = (self.base.spec.id_field(side).name for side in SIDES)
+        out = []
+        for at, (user, item) in enumerate(zip(columns[user_id], columns[item_id], strict=True)):
+            row = self._user_at.get(str(user))
+            vector = self.base.user_vector(
+                {name: column[at : at + 1] for name, column in users.items()},
+                None if row is None else self.user_rows[row],
+                self.rows_of_items,
+            )
+            known = self.rows_of_items([str(item)])
+            encoded = self.base.item_vectors(
+                {name: column[at : at + 1] for name, column in items.items()},
+                known if len(known) else None,
+            )
+            out.append(score(vector, encoded)[0])
+        return np.array(out, np.float32)
+
+
+def contents(model: Decoupled, items: Columns, user_rows: FloatArray | None = None) -> Contents:
+    """What a version of this model, as it stands, holds.
+
+    Args:
+        model: as it stands.
+        items: the item side's columns of every item that the model knows, and of others that
+            shall have a vector too.
+        user_rows: what servers need of each of ``model.known_ids("user")``, if that is more than
+            the learnt rows.
+
+    Raises:
+        SpecError: an item that the model knows is not among the items.
+    """
+    base = model.base()
+    item_ids = [str(i) for i in items[model.spec.id_field("item").name]]
+    missing = set(model.known_ids("item")).difference(item_ids)
+    if missing:
+        raise SpecError(
+            f"{len(missing)} items that the model knows have no columns, {min(missing)!r} is one:"
+            " give the columns of all its known ids"
+        )
+    item_rows = model.item_id_rows(item_ids)
+    parts = [np.zeros((0, base.item_width), np.float32)]
+    for start in range(0, len(item_ids), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        some = {f.name: items[f.name][part] for f in model.spec.of_side("item")}
+        parts.append(base.item_vectors(some, item_rows[part]))
+    user_ids = model.known_ids("user")
+    return Contents(
+        base=base,
+        user_ids=user_ids,
+        user_rows=model.user_id_rows(user_ids) if user_rows is None else user_rows,
+        item_ids=item_ids,
+        item_vectors=np.concatenate(parts),
+        item_rows=item_rows,
+    )

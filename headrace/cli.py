@@ -119,10 +119,10 @@ def replay(
 
     Example: [bold]headrace replay ml-1m --path ~/ml-1m --speed 1000 --start 0.8[/bold]
     """
-    from headrace.logs import open_log
+    from headrace.logs import find_log
     from headrace.replaying import replay_log
 
-    replay_log(context.obj, open_log(log, path), speed=speed, start=start, end=end, out=out)
+    replay_log(context.obj, find_log(log, path), speed=speed, start=start, end=end, out=out)
 
 
 @app.command()
@@ -185,11 +185,25 @@ def experiment_report(context: typer.Context, json_file: JsonFile = None) -> Non
 
     Example: [bold]headrace experiment report --json ab.json[/bold]
     """
-    from headrace.experiment import gather, show
+    from headrace.experiment import as_json, gather, show
 
     found = gather(context.obj)
     show(found, out)
-    _write_json(json_file, found)
+    _write_json(json_file, as_json(found))
+
+
+@app.command()
+def part(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="topics, clock, job, writer, trainer or server")],
+) -> None:
+    """Be one part, in the foreground: what the containers run.
+
+    Example: [bold]HEADRACE_KAFKA__BOOTSTRAP=kafka:9092 headrace part trainer[/bold]
+    """
+    from headrace.parts import become
+
+    become(context.obj, name)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import urllib.error
@@ -13,6 +14,8 @@ from deploy.launcher import Part
 from features.registry import declaration
 from features.sql import render_job
 from headrace.settings import Settings
+from streaming.errors import ConfigurationError
+from streaming.kafka import create_topics, wait_for_broker
 
 SETTINGS_FILE = "settings.json"
 
@@ -79,6 +82,42 @@ def server(settings: Settings, path: Path) -> Part:
 def clock(_: Settings, path: Path) -> Part:
     """The live time marks."""
     return _module("clock", "streaming.clock", path, lambda: True)
+
+
+_BUILDERS = {
+    "broker": broker,
+    "clock": clock,
+    "job": job,
+    "writer": writer,
+    "trainer": trainer,
+    "server": server,
+}
+
+
+def build(name: str, settings: Settings, path: Path) -> Part:
+    """The part of that name.
+
+    Args:
+        name: one of broker, clock, job, writer, trainer, server.
+        settings: what the part will read.
+        path: where it will read them.
+
+    Raises:
+        ConfigurationError: there is no such part.
+    """
+    if name not in _BUILDERS:
+        raise ConfigurationError(f"no part {name!r}; there are topics, {', '.join(_BUILDERS)}")
+    return _BUILDERS[name](settings, path)
+
+
+def become(settings: Settings, name: str) -> None:
+    """Replace this process by one part (``topics``: create them and return)."""
+    if name == "topics":
+        wait_for_broker(settings)
+        create_topics(settings)
+        return
+    command = list(build(name, settings, write_settings(settings)).command)
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted between us and the part
 
 
 def server_url(settings: Settings) -> str:

@@ -15,12 +15,11 @@ from headrace.settings import Settings
 from streaming.kafka import create_topics, wait_for_broker
 
 WATCH_SECONDS = 1.0
+PARTS = ("clock", "job", "writer", "trainer", "server")
 
 
 @contextmanager
-def broker_and_topics(
-    settings: Settings, report: Callable[[str], None]
-) -> Iterator[Launcher]:
+def broker_and_topics(settings: Settings, report: Callable[[str], None]) -> Iterator[Launcher]:
     """A launcher with the broker up, all topics there, and the settings kept for the parts."""
     path = parts.write_settings(settings)
     with Launcher(settings.state, report) as launcher:
@@ -42,8 +41,7 @@ def stay_up(settings: Settings, out: Console) -> None:
         signal.signal(one, lambda *_: stop.set())
     path = settings.state / parts.SETTINGS_FILE
     with broker_and_topics(settings, out.print) as launcher:
-        made = (parts.clock, parts.job, parts.writer, parts.trainer, parts.server)
-        launcher.start([make(settings, path) for make in made])
+        launcher.start([parts.build(name, settings, path) for name in PARTS])
         out.print(
             f"headrace is up: {parts.server_url(settings)}/docs; state in {settings.state}."
             " Ctrl-C stops it."

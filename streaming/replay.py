@@ -106,6 +106,7 @@ class Replay:
         first: number of the first event.
         stop: number of the event to stop before; None: the log's end.
         speed: event time over wall time; None: as fast as it goes.
+        longest_wait_s: with a speed, a gap in the log is shortened to this much wall time.
         close: write the last mark so far behind that every sample closes. What comes later from the
             log would then be late, so by default only at the log's end.
         catalogue: write items and users first.
@@ -119,6 +120,7 @@ class Replay:
         first: int = 0,
         stop: int | None = None,
         speed: float | None = None,
+        longest_wait_s: float | None = None,
         close: bool | None = None,
         catalogue: bool = True,
     ) -> None:
@@ -133,6 +135,7 @@ class Replay:
         if speed is not None and speed <= 0:
             raise ConfigurationError(f"a replay at {speed} times event speed never moves")
         self.speed = speed
+        self.longest_wait_s = longest_wait_s
         self.close = self.end == log.count if close is None else close
         self.catalogue = catalogue
         self.stopping = threading.Event()
@@ -218,7 +221,7 @@ class _Run:
         self._there = there
         self._marker = Marker(replay.settings, writer)
         start = time_of(replay.log, min(position.following, replay.end - 1))
-        self._pace = _Pace(replay.speed, start)
+        self._pace = _Pace(replay.speed, start, replay.longest_wait_s)
         self._partitions = replay.settings.kafka.partitions
         self._impressions_topic = replay.settings.topic(topics.IMPRESSIONS)
         self._clicks_topic = replay.settings.topic(topics.CLICKS)
@@ -341,16 +344,25 @@ class _Run:
 class _Pace:
     """When an event is due, and what time it is in the log."""
 
-    def __init__(self, speed: float | None, start_ts: int) -> None:
+    def __init__(
+        self, speed: float | None, start_ts: int, longest_wait_s: float | None = None
+    ) -> None:
         self._speed = speed
         self._start_ts = start_ts
+        self._longest_wait_s = longest_wait_s
         self._began = time.monotonic()
 
     def due(self, ts: int) -> float:
-        """The monotonic time at which an event is to be sent."""
+        """The monotonic time at which an event is to be sent; a long gap is skipped here."""
         if self._speed is None:
             return 0.0
-        return self._began + (ts - self._start_ts) / 1000 / self._speed
+        due = self._began + (ts - self._start_ts) / 1000 / self._speed
+        if self._longest_wait_s is not None:
+            skipped = due - time.monotonic() - self._longest_wait_s
+            if skipped > 0:
+                self._began -= skipped
+                due -= skipped
+        return due
 
     def event_time(self, now: float) -> int:
         """The log's time (ms) at a monotonic time; without a speed it is always late enough."""

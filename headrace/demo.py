@@ -1,0 +1,152 @@
+"""``headrace demo``: a real log through everything, ranked before it is known, and a report.
+
+1. Most of the log is replayed at full speed. The first part of it warms the model up; on the rest
+   the trainer predicts before it learns, beside its frozen copy and a logistic regression.
+2. In the last stretch every impression is first ranked by the server among sampled candidates, and
+   only then produced with the variant, version and score that it was served with.
+3. What was counted, learnt and measured is reported.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from headrace.logs import find_log
+from headrace.loop import Loop
+from headrace.probe import FreshnessProbe
+from headrace.ranked import RankedStretch
+from headrace.settings import Settings
+from serving.exposures import experiment_in_force, experiment_report
+from streaming.errors import ConfigurationError
+from streaming.ledger import count_events
+from streaming.logs import EventLog
+from streaming.replay import time_of
+from trainer.report import Report
+
+WARMUP_SHARE = 0.8
+# a gap of the log is shortened to this much wall time, so that nights and idle weeks pass quickly
+LONGEST_WAIT_S = 0.025
+EXPERIMENT = """\
+name = "online-or-frozen"
+[[variants]]
+name = "champion"
+channel = "champion"
+share = 0.5
+[[variants]]
+name = "frozen"
+channel = "frozen"
+share = 0.5
+"""
+
+
+def demo_settings(
+    settings: Settings, log: EventLog, warmup_until_ms: int, speed: float
+) -> Settings:
+    """The settings of a run over an empty folder of its own, fitted to the log."""
+    state = settings.state / "demo"
+    return settings.with_changes(
+        state=state,
+        log={"name": log.declaration, "attribution_ms": log.attribution_ms},
+        # 0.2 s of wall time in the ranked stretch, as event time
+        trainer={"warmup_until_ms": warmup_until_ms, "batch_span_ms": int(200 * speed)},
+        serving={"experiment": str(state / "experiment.toml")},
+    )
+
+
+def run_demo(
+    settings: Settings, *, log: str, path: Path | None, ranked: int, speed: float, out: Console
+) -> dict[str, Any]:
+    """Run it all.
+
+    Args:
+        settings: the demo takes a folder of its own inside their state folder.
+        log: name of the log.
+        path: its folder; None: fetch it.
+        ranked: impressions of the last stretch.
+        speed: event time over wall time in the last stretch.
+        out: where progress goes.
+
+    Returns:
+        The report, in the form of the README.
+    """
+    began = time.monotonic()
+    events = find_log(log, path)
+    clicks_an_impression = 1.8
+    stretch = events.count - int(ranked * clicks_an_impression)
+    warmup = int(events.count * WARMUP_SHARE)
+    if stretch <= warmup:
+        raise ConfigurationError(
+            f"--ranked {ranked} leaves no stretch between warm-up and ranking:"
+            f" {events.name} has {events.count:,} events; choose fewer"
+        )
+    stretch = events.index_at(time_of(events, stretch))
+    settings = demo_settings(settings, events, time_of(events, warmup), speed)
+    with Loop(settings, events, out) as loop:
+        (settings.state / "experiment.toml").write_text(EXPERIMENT)
+        replay_began = time.monotonic()
+        fast = loop.replay("warm-up at full speed", stop=stretch)
+        loop.say("the trainer warms up and catches up ...")
+        loop.wait_for_samples(fast.impressions)
+        events_per_second = (fast.impressions + fast.clicks) / (time.monotonic() - replay_began)
+        loop.wait_until("a version of each channel is served", loop.client.ready, 300)
+        with FreshnessProbe(settings) as probe:
+            ranking = RankedStretch(loop, probe)
+            slow = loop.replay(
+                "ranked before it is known",
+                first=stretch,
+                speed=speed,
+                longest_wait_s=LONGEST_WAIT_S,
+                transform=ranking.serve,
+                catalogue=False,
+            )
+            loop.wait_for_samples(fast.impressions + slow.impressions)
+        loop.stop_part("trainer")
+        report = loop.trainer_report()
+        experiment = experiment_report(settings, experiment_in_force(settings))
+        sums = count_events(settings)
+    return {
+        "log": events.name,
+        "seconds": round(time.monotonic() - began, 1),
+        "events_per_second": round(events_per_second),
+        "events": sums.to_json(),
+        **figures(report),
+        "as_served": {
+            variant.name: {
+                "auc": variant.auc,
+                "exposures": variant.ctr.exposures,
+                "clicks": variant.ctr.clicks,
+            }
+            for variant in experiment.variants
+        },
+        "as_served_all_by_both": ranking.auc(),
+        "freshness_ms": probe.summary(),
+        "rank_ms": percentiles(ranking.rank_ms, (50, 99)),
+        "published": {
+            "versions": report.published[settings.trainer.channel].versions,
+            "deltas": report.published[settings.trainer.channel].deltas,
+        },
+        "evaluated": report.evaluated,
+        "peak_memory_bytes": loop.peak_bytes,
+    }
+
+
+def figures(report: Report) -> dict[str, dict[str, float | int | None]]:
+    """The trainer's figures over everything that it predicted, by metric and model."""
+    return {
+        metric: {model: rows["all"][metric] for model, rows in report.models.items()}
+        for metric in ("auc", "logloss", "gauc", "calibration")
+    }
+
+
+def percentiles(values: list[float], which: tuple[int, ...]) -> dict[str, float | None]:
+    """Percentiles by name (``p50``); None where there is no value.
+
+    >>> percentiles([1.0, 2.0, 3.0], (50,))
+    {'p50': 2.0}
+    """
+    return {f"p{p}": round(float(np.percentile(values, p)), 2) if values else None for p in which}

@@ -1,0 +1,54 @@
+"""``headrace experiment report``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from headrace.settings import Settings
+from serving.analysis import ExperimentReport, Interval
+from serving.exposures import experiment_in_force, experiment_report
+
+
+def gather(settings: Settings) -> ExperimentReport:
+    """The report of the experiment in force, from every closed sample."""
+    return experiment_report(settings, experiment_in_force(settings))
+
+
+def as_json(report: ExperimentReport) -> dict[str, Any]:
+    """The whole report in a form that JSON can hold."""
+    return {**asdict(report), "sample_ratio_mismatch": report.ratio.alarm}
+
+
+def show(report: ExperimentReport, out: Console) -> None:
+    """Print it: one row a variant, then the differences and what to doubt."""
+    table = Table(title=f"experiment {report.experiment}")
+    for name in ("variant", "share", "users", "exposures", "clicks", "CTR", "AUC as served"):
+        table.add_column(name, justify="right" if name != "variant" else "left")
+    for variant in report.variants:
+        ctr = variant.ctr
+        table.add_row(
+            variant.name,
+            f"{variant.share:.0%}",
+            f"{ctr.users:,}",
+            f"{ctr.exposures:,}",
+            f"{ctr.clicks:,}",
+            f"{ctr.value:.4f} {_between(ctr.interval)}",
+            "-" if variant.auc is None else f"{variant.auc:.4f}",
+        )
+    out.print(table)
+    for one in report.differences:
+        out.print(
+            f"CTR of {one.variant} - {one.control}: {one.value:+.4f} {_between(one.interval)},"
+            f" p = {one.p_value:.3f}"
+        )
+    out.print(f"intervals at {report.confidence:.0%}, users as clusters")
+    for note in report.notes:
+        out.print(f"[yellow]note[/] {note}")
+
+
+def _between(interval: Interval) -> str:
+    return f"\\[{interval.low:.4f}, {interval.high:.4f}]"

@@ -1,0 +1,167 @@
+"""The whole loop as one object: what the demo and the benches start, feed and wait for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import psutil
+from rich.console import Console
+
+from deploy.launcher import Launcher
+from headrace import parts
+from headrace.client import Client
+from headrace.doctor import busy_ports
+from headrace.reset import reset_state
+from headrace.settings import Settings
+from headrace.up import broker_and_topics
+from streaming.errors import ConfigurationError, HeadraceError
+from streaming.logs import EventLog
+from streaming.progress import progress_bar
+from streaming.replay import Replay, Replayed, Transform
+from trainer.report import Report, read_report, report_path
+
+_POLL_S = 0.1
+_MEMORY_S = 1.0
+
+
+class Loop:
+    """Broker, job, writer, trainer and server over an empty state folder, fed by one log.
+
+    Use as a context manager; leaving it stops every part.
+
+    Args:
+        settings: their state folder is emptied first.
+        log: what is replayed.
+        out: gets a line whenever something happens.
+        names: the parts wanted besides the broker.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: EventLog,
+        out: Console,
+        names: tuple[str, ...] = ("job", "writer", "trainer", "server"),
+    ) -> None:
+        self.settings = settings
+        self.log = log
+        self.client = Client(settings)
+        self.produced = 0
+        self.peak_bytes = 0
+        self._out = out
+        self._names = names
+        self._stack = ExitStack()
+        self._left = threading.Event()
+        self._launcher: Launcher | None = None
+
+    def __enter__(self) -> Loop:
+        for _ in reset_state(self.settings):
+            pass
+        if busy := busy_ports(self.settings):
+            raise ConfigurationError(
+                f"ports in use: {', '.join(f'{port} ({what})' for what, port in busy.items())};"
+                " stop what listens there (`headrace doctor`), or choose others with --set"
+            )
+        with ExitStack() as stack:
+            self._launcher = stack.enter_context(broker_and_topics(self.settings, self.say))
+            path = self.settings.state / parts.SETTINGS_FILE
+            watcher = threading.Thread(target=self._watch_memory, daemon=True)
+            watcher.start()
+            stack.callback(watcher.join)
+            stack.callback(self._left.set)
+            self._launcher.start([parts.build(name, self.settings, path) for name in self._names])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def say(self, line: str) -> None:
+        """A line to the console."""
+        self._out.print(line, highlight=False)
+
+    def replay(
+        self,
+        label: str,
+        *,
+        first: int = 0,
+        stop: int | None = None,
+        speed: float | None = None,
+        longest_wait_s: float | None = None,
+        transform: Transform | None = None,
+        catalogue: bool = True,
+    ) -> Replayed:
+        """Replay a stretch of the log, with a progress bar, watching the parts meanwhile."""
+        replay = Replay(
+            self.settings,
+            self.log,
+            first=first,
+            stop=stop,
+            speed=speed,
+            longest_wait_s=longest_wait_s,
+            catalogue=catalogue,
+        )
+        with progress_bar(label, self._out) as bar:
+
+            def progress(done: int, total: int) -> None:
+                self.watch()
+                bar(done, total)
+
+            done = replay.run(transform=transform, progress=progress)
+        self.produced += done.impressions
+        return done
+
+    def watch(self) -> None:
+        """Restart parts that have died.
+
+        Raises:
+            LaunchError: one keeps dying.
+        """
+        if self._launcher is not None:
+            self._launcher.watch()
+
+    def stop_part(self, name: str) -> None:
+        """Stop one part in order, so that it writes what it has to write."""
+        if self._launcher is not None:
+            self._launcher.stop_part(name)
+
+    def trainer_report(self) -> Report:
+        """The trainer's newest report; an empty one before its first."""
+        return read_report(report_path(self.settings.state)) or Report()
+
+    def wait_until(self, what: str, done: Callable[[], bool], seconds: float) -> None:
+        """Wait while watching the parts.
+
+        Raises:
+            HeadraceError: it has not come true in that time.
+        """
+        deadline = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > deadline:
+                raise HeadraceError(
+                    f"{what}: not within {seconds:.0f} s; the logs of the parts are in"
+                    f" {self.settings.state / 'logs'}"
+                )
+            self.watch()
+            time.sleep(_POLL_S)
+
+    def wait_for_samples(self, impressions: int, seconds: float = 600) -> None:
+        """Wait until the trainer has read a sample for each of so many impressions."""
+        self.wait_until(
+            f"the trainer has read {impressions:,} samples",
+            lambda: self.trainer_report().samples.seen >= impressions,
+            seconds,
+        )
+
+    def _watch_memory(self) -> None:
+        while not self._left.wait(_MEMORY_S):
+            total = 0
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak_bytes = max(self.peak_bytes, total)

@@ -1,0 +1,51 @@
+"""``headrace replay``: a log into the topics of a running headrace."""
+
+from __future__ import annotations
+
+import signal
+
+from rich.console import Console
+
+from headrace.settings import Settings
+from streaming.errors import ConfigurationError
+from streaming.kafka import wait_for_broker
+from streaming.logs import EventLog
+from streaming.progress import progress_bar
+from streaming.replay import Replay, number_at
+
+
+def replay_log(
+    settings: Settings, log: EventLog, *, speed: float, start: str, end: str, out: Console
+) -> None:
+    """Replay a stretch of a log; Ctrl-C stops at an exact record, and the next call goes on there.
+
+    Args:
+        settings: where the broker is; the log must be of the declaration in force.
+        log: what to replay.
+        speed: event time over wall time; 0: as fast as it goes.
+        start: a fraction or a time of the log.
+        end: likewise, exclusive.
+        out: gets the outcome.
+    """
+    if log.declaration != settings.log.name:
+        raise ConfigurationError(
+            f"{log.name} is declared as {log.declaration!r}, and {settings.log.name!r} is in force:"
+            f" start headrace with --set log.name={log.declaration}"
+        )
+    wait_for_broker(settings)
+    replay = Replay(
+        settings,
+        log,
+        first=number_at(log, start),
+        stop=number_at(log, end),
+        speed=speed or None,
+    )
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, lambda *_: replay.stop())
+    with progress_bar(f"replaying {log.name}") as progress:
+        done = replay.run(progress=progress)
+    out.print(
+        f"{done.impressions:,} impressions and {done.clicks:,} clicks in {done.seconds:.1f} s"
+        f" ({done.events_per_second:,.0f} events/s)"
+        + ("" if done.finished else "; stopped: the same command goes on at the same record")
+    )

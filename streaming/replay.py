@@ -165,14 +165,10 @@ class Replay:
             position = self._file.read() or self._fresh()
             self._require_time_for(position)
             behind = position.following < self.end
-            run = _Run(
-                self,
-                position,
-                Writer(self.settings, bulk=self.speed is None),
-                self._file,
-                already_there(self.settings, position) if behind else Counter(),
-            )
-            return run.go(transform, progress)
+            there = already_there(self.settings, position) if behind else Counter()
+            bulk = self.speed is None
+            with Writer(self.settings, bulk=bulk, stopping=self.stopping) as writer:
+                return _Run(self, position, writer, self._file, there).go(transform, progress)
 
     def _fresh(self) -> Position:
         now = topic_time(self.settings)
@@ -235,16 +231,13 @@ class _Run:
     def go(self, transform: Transform | None, progress: Progress | None) -> Replayed:
         """Send everything from the position on."""
         began = time.monotonic()
-        try:
-            if self._replay.catalogue:
-                self._send_catalogue()
-            self._send_events(transform, progress)
-            finished = self._following >= self._replay.end
-            if finished:
-                self._write_mark(self._last_mark())
-            self._keep()
-        finally:
-            self._writer.close()
+        if self._replay.catalogue:
+            self._send_catalogue()
+        self._send_events(transform, progress)
+        finished = self._following >= self._replay.end
+        if finished:
+            self._write_mark(self._last_mark())
+        self._keep()
         return Replayed(
             impressions=self._impressions,
             clicks=self._clicks,

@@ -1,0 +1,71 @@
+"""The clock: live time marks, ten times a second, in every partition of impressions and clicks.
+
+``python -m streaming.clock SETTINGS``. Live events come from many senders and say nothing when
+nothing happens; the clock says how late it is, so that samples close. It must not run beside a
+replay, whose time is the log's.
+
+Metrics: ``headrace_clock_marks_total``, ``headrace_clock_lag_seconds``.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from prometheus_client import Counter, Gauge, start_http_server
+
+from headrace.settings import Settings
+from streaming.errors import BrokerError, ConfigurationError
+from streaming.kafka import Writer, create_topics, wait_for_broker
+from streaming.marks import Marker
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 0.1
+_BROKER_S = 60.0
+
+
+def run(settings: Settings, stopping: threading.Event) -> None:
+    """Write marks until told to stop.
+
+    While the broker is away nothing is written, and then one mark says it all: marks that have
+    grown old in a queue would be of no use.
+
+    Raises:
+        BrokerError: no broker within a minute of the start, or told to stop while it was away.
+    """
+    marks = Counter("headrace_clock_marks_total", "Times that a mark was written everywhere")
+    lag = Gauge("headrace_clock_lag_seconds", "How long the newest marks took to be acknowledged")
+    wait_for_broker(settings, _BROKER_S)
+    create_topics(settings)
+    with Writer(settings, bulk=False, stopping=stopping) as writer:
+        marker = Marker(settings, writer)
+        log.info("marking time in %s every %.1f s", settings.kafka.bootstrap, _EVERY_S)
+        while not stopping.wait(_EVERY_S):
+            began = time.time()
+            marker.mark(int(began * 1000))
+            writer.flush()
+            marks.inc()
+            lag.set(time.time() - began)
+
+
+def main(settings: Settings) -> None:
+    """Run as a process until SIGTERM or SIGINT."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    start_http_server(settings.clock_metrics_port, addr="127.0.0.1")
+    run(settings, stopping)
+    log.info("stopped")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        main(Settings.read(Path(sys.argv[1])))
+    except (BrokerError, ConfigurationError) as error:
+        sys.exit(f"clock: {error}")

@@ -53,22 +53,23 @@ class Live:
         """How many impressions the user of each row had strictly before it, int64 [B]."""
         return self._history.shown_before(self.log.impressions.users[rows], self.ts[rows])
 
-    def columns(self, rows: Rows, at: Times | None = None) -> Columns:
+    def columns(self, rows: Rows, at: Times | None = None, now: Times | None = None) -> Columns:
         """The model's input of these rows.
 
         Args:
             rows: int64 [B].
-            at: take features as they stood then, int64 [B], at most each row's own time (none:
-                the row's own time). Time gaps are reckoned from there, too.
+            at: take features as they stood then, int64 [B]; none, or later than a row's own
+                time: the row's own time.
+            now: what gaps are reckoned from, int64 [B]; none: the row's own time.
         """
         shown = self.log.impressions
-        users, items = shown.users[rows], shown.items[rows]
-        then = shown.ts[rows] if at is None else np.minimum(at, shown.ts[rows])
+        users, items, own = shown.users[rows], shown.items[rows], shown.ts[rows]
+        then = own if at is None else np.minimum(at, own)
+        user_rows, item_rows = self._raw("user", users, then), self._raw("item", items, then)
+        catalogue = self.log.catalogue
         return {
-            **user_columns(
-                self.declaration, self._raw("user", users, then), self.log.catalogue, then
-            ),
-            **item_columns(self.declaration, self._raw("item", items, then), self.log.catalogue),
+            **user_columns(self.declaration, user_rows, catalogue, own if now is None else now),
+            **item_columns(self.declaration, item_rows, catalogue),
         }
 
     def _raw(self, entity: Entity, codes: NDArray[np.int32], at: Times) -> RawRows:
@@ -87,12 +88,21 @@ class Live:
         texts = self._item_texts[codes].tolist()
         return [row[:n] for row, n in zip(texts, lengths, strict=True)]
 
-    def encoded(self, model: Model, rows: Rows, *, admit: bool, at: Times | None = None) -> Batch:
-        """These rows in a model's terms, made chunk by chunk."""
-        parts = [
-            model.encode(self.columns(rows[part], None if at is None else at[part]), admit)
-            for part in chunks(len(rows), CHUNK)
-        ]
+    def encoded(
+        self,
+        model: Model,
+        rows: Rows,
+        *,
+        admit: bool,
+        at: Times | None = None,
+        now: Times | None = None,
+    ) -> Batch:
+        """These rows in a model's terms, made chunk by chunk; see :meth:`columns`."""
+        parts = []
+        for part in chunks(len(rows), CHUNK):
+            then = None if at is None else at[part]
+            columns = self.columns(rows[part], then, None if now is None else now[part])
+            parts.append(model.encode(columns, admit))
         return Batch.concat(parts)
 
 

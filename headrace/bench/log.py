@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from features.catalogue import Catalogue
 from features.declaration import ENTITIES, Declaration, Source
 from streaming.errors import ConfigurationError
-from streaming.events import Impression, encode
+from streaming.events import Click, encode
 from streaming.logs import Event, EventLog
 
 Report = Callable[[float], None]
@@ -50,7 +50,7 @@ class LogArrays:
         user_ids: the text of each user's code, rising.
         item_ids: the same of items.
         impressions: one a row of every evaluation.
-        clicks: all of them, also those without an impression.
+        clicks: the first one of each impression that was clicked in time.
         labels: uint8 [n], 1 where the impression was clicked in time.
         catalogue: static fields.
     """
@@ -89,6 +89,7 @@ def load(
     if not 0 < sample <= 1:
         raise ConfigurationError(f"--sample {sample}: it must be over 0 and at most 1")
     stop = max(1, round(source.count * sample))
+    window = source.attribution_ms
     shown, clicked = _Column(), _Column()
     labels = bytearray()
     open_rows: dict[tuple[str | None, str, str], int] = {}
@@ -96,15 +97,16 @@ def load(
         if progress is not None and number % _REPORT == 0:
             progress(number / stop)
         pair = (event.user_id, event.item_id)
-        if isinstance(event, Impression):
+        row = open_rows.get((event.request_id, *pair))
+        if isinstance(event, Click):
+            # as in the job: neither a click without an impression nor a second one counts
+            if row is not None and event.ts - shown.ts[row] <= window and not labels[row]:
+                clicked.add(event)
+                labels[row] = 1
+        elif row is None:
             open_rows[event.request_id, *pair] = open_rows[None, *pair] = len(labels)
             shown.add(event)
             labels.append(0)
-        else:
-            clicked.add(event)
-            row = open_rows.get((event.request_id, *pair))
-            if row is not None and event.ts - shown.ts[row] <= source.attribution_ms:
-                labels[row] = 1
     if not labels:
         raise ConfigurationError(f"{source.name} holds no impression: is --sample too small?")
     catalogue = Catalogue(declaration)

@@ -20,18 +20,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headrace.bench.figures import Figures, figures
 from headrace.bench.live import CHUNK, Live, Rows, Times, chunks, part_of, warm_up_end
 from headrace.bench.refresh import Refresh, Served
 from inttower.batch import FloatArray
 from inttower.contract import Model
-from inttower.spec import FeatureSpec
-from trainer.evaluation import Figures, figures
 
 Report = Callable[[str, float], None]
 
 # names and lower bounds of the groups of rows by the impressions that their user had before
 EXPERIENCE = (("none", 0), ("1-4", 1), ("5-19", 5), ("20-99", 20), ("100+", 100))
 _TENTHS = 10
+# modes that every protocol has, and slices that each is told by
+MODES = ("frozen", "frozen weights", "online")
+OVERALL = {"by": "all", "group": "all"}
+SLICES = 1 + _TENTHS + len(EXPERIENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Outcome:
 
 
 def run(
-    make: Callable[[FeatureSpec], Model],
+    make: Callable[[], Model],
     data: Live,
     protocol: Protocol,
     *,
@@ -77,7 +80,7 @@ def run(
     """Warm a model up and stream the rest through it.
 
     Args:
-        make: a new model of a spec.
+        make: a new model, the same one at each call.
         data: the rows.
         protocol: how.
         seed: of the warm-up's order.
@@ -89,20 +92,19 @@ def run(
     labels = data.log.labels
     known_at = protocol.known_at or data.ts.__getitem__
 
-    model = make(data.spec)
+    model = make()
     say("encode", 0.0)
     batch = data.encoded(model, warm, admit=True, at=known_at(warm))
     model.fit(batch, labels[warm], seed=seed, progress=lambda part: say("warm-up", part))
     del batch  # half a gigabyte on large logs
 
-    frozen = _copy(make(data.spec), model)
+    frozen = _copy(make(), model)
     logits = {"frozen weights": _predicted(frozen, data, stream, known_at(stream))}
     if protocol.frozen_features:
         cut = np.full(len(stream), data.ts[end])
-        logits["frozen"] = _predicted(frozen, data, stream, cut)
+        logits["frozen"] = _predicted(frozen, data, stream, cut, cut)
     served = [
-        Served(refresh, _copy(make(data.spec), model), int(data.ts[end]))
-        for refresh in protocol.refreshes
+        Served(refresh, _copy(make(), model), int(data.ts[end])) for refresh in protocol.refreshes
     ]
     online = []
     for part in chunks(len(stream), CHUNK):
@@ -129,22 +131,19 @@ def _copy(new: Model, model: Model) -> Model:
     return new
 
 
-def _predicted(model: Model, data: Live, rows: Rows, at: Times) -> FloatArray:
-    return np.concatenate(
-        [
-            model.predict(data.encoded(model, rows[part], admit=False, at=at[part]))
-            for part in chunks(len(rows), CHUNK)
-        ]
-    )
+def _predicted(
+    model: Model, data: Live, rows: Rows, at: Times, now: Times | None = None
+) -> FloatArray:
+    return model.predict(data.encoded(model, rows, admit=False, at=at, now=now))
 
 
 def measured(outcome: Outcome, data: Live) -> Iterator[tuple[dict[str, str], Figures]]:
     """Figures of each mode: over all rows, by tenths, by the user's impressions so far."""
     rows = outcome.rows
-    users = data.log.impressions.users[rows].astype(np.uint64)
+    users = data.log.impressions.users[rows]
     labels = data.log.labels[rows]
     before = data.shown_before(rows)
-    groups = {("all", "all"): np.ones(len(rows), np.bool_)}
+    groups = {(OVERALL["by"], OVERALL["group"]): np.ones(len(rows), np.bool_)}
     tenth = np.arange(len(rows)) * _TENTHS // len(rows)
     groups |= {("tenth", str(k + 1)): tenth == k for k in range(_TENTHS)}
     upper = [low for _, low in EXPERIENCE[1:]] + [np.iinfo(np.int64).max]

@@ -1,0 +1,200 @@
+"""``headrace bench``: one command a bench. Each loads only what it needs."""
+
+# ruff: noqa: PLC0415, PLR0917
+# imports in commands: torch and matplotlib load slowly; typer makes options of arguments
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from headrace.bench.session import Options
+
+bench = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="What the models and the system are worth, measured. Results are JSON lines with a plot"
+    " beside them; a bench that was stopped goes on where it was.",
+)
+
+out = Console()
+
+LogName = Annotated[str, typer.Option("--log", help="ml-100k (fetched), ml-1m, …")]
+LogPath = Annotated[Path | None, typer.Option("--path", help="the folder of the log's files")]
+Sample = Annotated[float, typer.Option(help="read this first part of the log only: a quick look")]
+OutFolder = Annotated[Path, typer.Option(help="the folder of results")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result there")]
+Threads = Annotated[int, typer.Option(min=1, help="threads of torch")]
+Seeds = Annotated[int, typer.Option(min=1, help="runs of each, with seeds 0, 1, …")]
+ModelNames = Annotated[list[str] | None, typer.Option("--model", help="may be repeated")]
+Refreshes = Annotated[
+    list[str] | None,
+    typer.Option("--refresh", help="events (256) or time (5h) between refreshes; repeatable"),
+]
+WarmUp = Annotated[float, typer.Option(help="the part of the log that is learnt first")]
+BatchRows = Annotated[int, typer.Option("--batch", min=1, help="rows of a learning step")]
+
+RESULTS = Path("bench-results")
+
+
+def _options(
+    log: str, path: Path | None, sample: float, folder: Path, json_file: Path | None, threads: int
+) -> Options:
+    from headrace.bench.session import Options
+
+    return Options(log, path, sample, folder, json_file, threads, out)
+
+
+@bench.command()
+def online(
+    log: LogName = "ml-100k",
+    path: LogPath = None,
+    models: ModelNames = None,
+    warm_ups: Annotated[
+        list[float] | None, typer.Option("--warm-up", help="may be repeated; default .5 and .8")
+    ] = None,
+    batch: BatchRows = 64,
+    refreshes: Refreshes = None,
+    seeds: Seeds = 1,
+    sample: Sample = 1.0,
+    folder: OutFolder = RESULTS,
+    json_file: JsonFile = None,
+    threads: Threads = 1,
+) -> None:
+    """Predict, then learn: frozen, frozen weights, refreshed weights, online.
+
+    Example: [bold]headrace bench online --log ml-1m --path ~/ml-1m --warm-up .8 --seeds 3[/bold]
+    """
+    from headrace.bench.compare import bench_online
+
+    bench_online(
+        _options(log, path, sample, folder, json_file, threads),
+        models=models or ["lr", "inttower"],
+        warm_ups=warm_ups or [0.5, 0.8],
+        batch=batch,
+        refreshes=refreshes or [],
+        seeds=seeds,
+    )
+
+
+@bench.command()
+def sync(
+    log: LogName = "ml-100k",
+    path: LogPath = None,
+    models: ModelNames = None,
+    warm_up: WarmUp = 0.5,
+    batch: BatchRows = 64,
+    refreshes: Refreshes = None,
+    seeds: Seeds = 1,
+    sample: Sample = 1.0,
+    folder: OutFolder = RESULTS,
+    json_file: JsonFile = None,
+    threads: Threads = 1,
+) -> None:
+    """AUC against the age of the served weights, with ids alone and with live features.
+
+    Example: [bold]headrace bench sync --log ml-1m --path ~/ml-1m --refresh 7d --refresh 1h[/bold]
+    """
+    from headrace.bench.sync import AGES, bench_sync
+
+    bench_sync(
+        _options(log, path, sample, folder, json_file, threads),
+        models=models or ["inttower"],
+        warm_up=warm_up,
+        batch=batch,
+        refreshes=refreshes or AGES,
+        seeds=seeds,
+    )
+
+
+@bench.command()
+def delay(
+    log: LogName = "ml-100k",
+    path: LogPath = None,
+    models: ModelNames = None,
+    warm_up: WarmUp = 0.8,
+    batch: BatchRows = 64,
+    lags: Annotated[
+        list[str] | None,
+        typer.Option("--lag", help="0s, 10s, 5min, 1d, or events between refreshes (256)"),
+    ] = None,
+    seeds: Seeds = 1,
+    sample: Sample = 1.0,
+    folder: OutFolder = RESULTS,
+    json_file: JsonFile = None,
+    threads: Threads = 1,
+) -> None:
+    """AUC against the age of the counters that the model reads.
+
+    Example: [bold]headrace bench delay --log ml-1m --path ~/ml-1m --lag 0s --lag 1h[/bold]
+    """
+    from headrace.bench.delay import LAGS, bench_delay
+
+    bench_delay(
+        _options(log, path, sample, folder, json_file, threads),
+        models=models or ["lr", "inttower"],
+        warm_up=warm_up,
+        batch=batch,
+        lags=lags or LAGS,
+        seeds=seeds,
+    )
+
+
+@bench.command()
+def table(
+    log: LogName = "ml-100k",
+    path: LogPath = None,
+    models: ModelNames = None,
+    protocols: Annotated[
+        list[str] | None, typer.Option("--protocol", help="leak-free, leaky; default both")
+    ] = None,
+    seeds: Seeds = 1,
+    sample: Sample = 1.0,
+    folder: OutFolder = RESULTS,
+    json_file: JsonFile = None,
+    threads: Threads = 1,
+) -> None:
+    """All models on a random 80/20 split without the leak, beside the paper's protocol and figures.
+
+    Example: [bold]headrace bench table --log ml-1m --path ~/ml-1m --seeds 3[/bold]
+    """
+    from headrace.bench.table import PROTOCOLS, bench_table
+
+    bench_table(
+        _options(log, path, sample, folder, json_file, threads),
+        models=models,
+        protocols=protocols or list(PROTOCOLS),
+        seeds=seeds,
+    )
+
+
+@bench.command()
+def train(
+    log: LogName = "ml-100k",
+    path: LogPath = None,
+    models: ModelNames = None,
+    batches: Annotated[
+        list[int] | None, typer.Option("--batch", help="may be repeated; default 512 and 2048")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows that each learns once")] = 100_000,
+    sample: Sample = 1.0,
+    folder: OutFolder = RESULTS,
+    json_file: JsonFile = None,
+    threads: Threads = 2,
+) -> None:
+    """Samples a second that each model learns, beside a plain PyTorch IntTower.
+
+    Example: [bold]headrace bench train --batch 2048 --threads 2[/bold]
+    """
+    from headrace.bench.train import bench_train
+
+    bench_train(
+        _options(log, path, sample, folder, json_file, threads),
+        models=models,
+        batches=batches or [512, 2048],
+        rows=rows,
+    )

@@ -1,0 +1,123 @@
+"""``bench online``: the modes of :mod:`headrace.bench.online` for several models and warm-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from headrace.bench.live import Live
+from headrace.bench.models import contender
+from headrace.bench.online import MODES, OVERALL, SLICES, Protocol, measured, run
+from headrace.bench.refresh import Refresh
+from headrace.bench.results import Key, Row
+from headrace.bench.session import Options, Report, Session, Unit
+from headrace.bench.summary import mean_of, spread_of
+
+
+def bench_online(
+    options: Options,
+    *,
+    models: Sequence[str],
+    warm_ups: Sequence[float],
+    batch: int,
+    refreshes: Sequence[str],
+    seeds: int,
+) -> list[Row]:
+    """Run it.
+
+    Args:
+        options: log and files.
+        models: names of :data:`headrace.bench.models.MODELS`.
+        warm_ups: parts of the log that are learnt first.
+        batch: rows predicted, then learnt, at a time.
+        refreshes: see :meth:`Refresh.parse`.
+        seeds: runs of each.
+    """
+    policies = tuple(Refresh.parse(text) for text in refreshes)
+    contenders = {name: contender(name) for name in models}
+    session = Session("online", options)
+    data = Live(*session.open())
+
+    def unit(name: str, warm_up: float, seed: int) -> Unit:
+        protocol = Protocol(warm_up, batch, policies)
+
+        def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+            outcome = run(
+                lambda: contenders[name].make(data.spec, seed),
+                data,
+                protocol,
+                seed=seed,
+                report=say,
+            )
+            yield from measured(outcome, data)
+
+        return Unit(
+            title=f"{contenders[name].title}, warm-up {warm_up:.0%}, seed {seed}",
+            key={
+                "model": name,
+                "warm_up": warm_up,
+                "batch": batch,
+                "refreshes": ",".join(refreshes),
+                "seed": seed,
+            },
+            count=SLICES * (len(MODES) + len(policies)),
+            measure=measure,
+        )
+
+    units = [unit(n, w, s) for w in warm_ups for n in models for s in range(seeds)]
+    rows = session.measure(units)
+    session.finish(rows, _table(rows), _figure(rows))
+    return rows
+
+
+def _series(rows: Sequence[Row]) -> dict[tuple[float, str, str], list[Row]]:
+    """The seeds of each (warm-up, model, mode), over one slice."""
+    series: dict[tuple[float, str, str], list[Row]] = {}
+    for row in rows:
+        name = (row.key["warm_up"], row.key["model"], row.key["mode"])
+        series.setdefault(name, []).append(row)
+    return series
+
+
+def _part(rows: Sequence[Row], wanted: Mapping[str, str]) -> list[Row]:
+    return [r for r in rows if wanted.items() <= dict(r.key).items()]
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(title="predict, then learn")
+    for column in ("warm-up", "model", "mode", "rows", "AUC", "log loss", "GAUC", "calibration"):
+        table.add_column(column)
+    for (warm_up, model, mode), seeds in _series(_part(rows, OVERALL)).items():
+        table.add_row(
+            f"{warm_up:.0%}",
+            contender(model).title,
+            mode,
+            str(seeds[0].figures["rows"]),
+            *(spread_of(seeds, name) for name in ("auc", "logloss", "gauc", "calibration")),
+        )
+    return table
+
+
+def _figure(rows: Sequence[Row]) -> Figure:
+    """AUC by tenths of the stream (left) and by the user's impressions so far (right)."""
+    warm_ups = sorted({r.key["warm_up"] for r in rows})
+    figure = Figure(figsize=(12, 4.5 * len(warm_ups)), layout="constrained")
+    panels = figure.subplots(len(warm_ups), 2, squeeze=False, sharey="row")
+    for warm_up, (left, right) in zip(warm_ups, panels, strict=True):
+        here = [r for r in rows if r.key["warm_up"] == warm_up]
+        for panel, by in ((left, "tenth"), (right, "user's impressions")):
+            groups = list(dict.fromkeys(r.key["group"] for r in _part(here, {"by": by})))
+            for (_, model, mode), seeds in _series(_part(here, {"by": by})).items():
+                means = [
+                    mean_of(_part(seeds, {"group": group}), "auc", missing=float("nan"))
+                    for group in groups
+                ]
+                panel.plot(groups, means, marker=".", label=f"{contender(model).title}, {mode}")
+            panel.set(xlabel=f"{by} of the stream" if by == "tenth" else by)
+            panel.grid(alpha=0.3)
+        left.set(ylabel="AUC", title=f"behind a warm-up of {warm_up:.0%}")
+        right.legend(fontsize="x-small")
+    return figure

@@ -1,0 +1,134 @@
+"""``bench delay``: AUC against the age of the counters that a model reads.
+
+The same events, the same labels, the same learning; only the features are as of an earlier time,
+in the warm-up too, so that the model has learnt to live with their age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from headrace.bench.live import Live, Times
+from headrace.bench.models import contender
+from headrace.bench.online import OVERALL, Protocol, measured, run
+from headrace.bench.refresh import Refresh
+from headrace.bench.results import Key, Row
+from headrace.bench.session import Options, Report, Session, Unit
+from headrace.bench.summary import mean_of, spread_of
+
+LAGS = ["0s", "10s", "60s", "5min", "1h", "1d", "256"]
+_NONE = "0s"
+
+
+def bench_delay(
+    options: Options,
+    *,
+    models: Sequence[str],
+    warm_up: float,
+    batch: int,
+    lags: Sequence[str],
+    seeds: int,
+) -> list[Row]:
+    """Run it.
+
+    Args:
+        options: log and files.
+        models: names of :data:`headrace.bench.models.MODELS`.
+        warm_up: part of the log that is learnt first.
+        batch: rows predicted, then learnt, at a time.
+        lags: times by which features are late, or the number of events between two refreshes of
+            all features; see :meth:`Refresh.parse`, and ``0s``.
+        seeds: runs of each.
+    """
+    contenders = {name: contender(name) for name in models}
+    parsed = {lag: None if lag == _NONE else Refresh.parse(lag) for lag in lags}
+    session = Session("delay", options)
+    data = Live(*session.open())
+
+    def unit(name: str, lag: str, seed: int) -> Unit:
+        times = late(data.ts, parsed[lag])
+        protocol = Protocol(warm_up, batch, frozen_features=False, known_at=times.__getitem__)
+
+        def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+            outcome = run(
+                lambda: contenders[name].make(data.spec, seed),
+                data,
+                protocol,
+                seed=seed,
+                report=say,
+            )
+            for key, figures in measured(outcome, data):
+                if key["by"] == OVERALL["by"]:
+                    yield {"mode": key["mode"]}, figures
+
+        return Unit(
+            title=f"{contenders[name].title}, late by {lag}, seed {seed}",
+            key={"model": name, "lag": lag, "warm_up": warm_up, "batch": batch, "seed": seed},
+            count=2,
+            measure=measure,
+        )
+
+    units = [unit(n, lag, s) for n in models for lag in lags for s in range(seeds)]
+    rows = session.measure(units)
+    session.finish(rows, _table(rows, lags), _figure(rows, lags))
+    return rows
+
+
+def late(ts: Times, lag: Refresh | None) -> Times:
+    """The time as of which each row's features are read.
+
+    >>> late(np.array([10_000, 11_000, 12_000]), Refresh.parse("1s")).tolist()
+    [9000, 10000, 11000]
+    >>> late(np.array([10_000, 11_000, 12_000]), Refresh.parse("2")).tolist()
+    [10000, 10000, 12000]
+    """
+    if lag is None:
+        return ts
+    if lag.every_rows:
+        newest: Times = ts[np.arange(len(ts)) // lag.every_rows * lag.every_rows]
+        return newest
+    return ts - np.int64(lag.every_ms)
+
+
+def _series(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    series: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        series.setdefault((row.key["model"], row.key["mode"]), []).append(row)
+    return series
+
+
+def _label(lag: str) -> str:
+    return f"every {lag} events" if lag.isdecimal() else lag
+
+
+def _table(rows: Sequence[Row], lags: Sequence[str]) -> Table:
+    table = Table(title="AUC by how late the features are")
+    table.add_column("model")
+    table.add_column("mode")
+    for lag in lags:
+        table.add_column(_label(lag))
+    for (model, mode), some in _series(rows).items():
+        cells = [spread_of([r for r in some if r.key["lag"] == lag], "auc") for lag in lags]
+        table.add_row(contender(model).title, mode, *cells)
+    return table
+
+
+def _figure(rows: Sequence[Row], lags: Sequence[str]) -> Figure:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    panel = figure.subplots()
+    for (model, mode), some in _series(rows).items():
+        means = [
+            mean_of([r for r in some if r.key["lag"] == lag], "auc", missing=float("nan"))
+            for lag in lags
+        ]
+        labels = [_label(lag) for lag in lags]
+        panel.plot(labels, means, marker="o", label=f"{contender(model).title}, {mode}")
+    panel.set(xlabel="features are late by", ylabel="AUC of the stream")
+    panel.grid(alpha=0.3)
+    panel.legend()
+    return figure

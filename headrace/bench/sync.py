@@ -1,0 +1,129 @@
+"""``bench sync``: AUC against the age of the weights that serve.
+
+One online model learns the stream; copies of it serve, each renewed at another interval. With ids
+alone the weights carry all that is learnt of new users and items; with live features the counters
+carry most of it, however old the weights are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from headrace.bench.live import Live
+from headrace.bench.models import contender
+from headrace.bench.online import OVERALL, Protocol, measured, run
+from headrace.bench.refresh import Refresh
+from headrace.bench.results import Key, Row
+from headrace.bench.session import Options, Report, Session, Unit
+from headrace.bench.summary import mean_of, spread_of
+from inttower.spec import FeatureSpec
+
+# oldest first, as in the report
+AGES = ["7d", "1d", "5h", "1h", "30min"]
+INPUTS = ("ids only", "live features")
+
+
+def bench_sync(
+    options: Options,
+    *,
+    models: Sequence[str],
+    warm_up: float,
+    batch: int,
+    refreshes: Sequence[str],
+    seeds: int,
+) -> list[Row]:
+    """Run it; the arguments are those of :func:`headrace.bench.compare.bench_online`."""
+    policies = tuple(Refresh.parse(text) for text in refreshes)
+    contenders = {name: contender(name) for name in models}
+    session = Session("sync", options)
+    data = Live(*session.open())
+    names = ["frozen weights", *(p.name for p in policies), "online"]
+
+    def unit(name: str, inputs: str, seed: int) -> Unit:
+        spec = ids_only(data.spec) if inputs == "ids only" else data.spec
+        protocol = Protocol(warm_up, batch, policies, frozen_features=False)
+
+        def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+            outcome = run(
+                lambda: contenders[name].make(spec, seed), data, protocol, seed=seed, report=say
+            )
+            for key, figures in measured(outcome, data):
+                if key["by"] == OVERALL["by"]:
+                    yield {"weights": key["mode"]}, figures
+
+        return Unit(
+            title=f"{contenders[name].title}, {inputs}, seed {seed}",
+            key={
+                "model": name,
+                "inputs": inputs,
+                "warm_up": warm_up,
+                "batch": batch,
+                "refreshes": ",".join(refreshes),
+                "seed": seed,
+            },
+            count=len(names),
+            measure=measure,
+        )
+
+    units = [
+        unit(name, inputs, seed)
+        for name in models
+        for inputs in INPUTS
+        if inputs != "ids only" or not contenders[name].needs_dense
+        for seed in range(seeds)
+    ]
+    rows = session.measure(units)
+    session.finish(rows, _table(rows, names), _figure(rows, names))
+    return rows
+
+
+def ids_only(spec: FeatureSpec) -> FeatureSpec:
+    """The ids and static fields of a spec: nothing that an event changes."""
+    return FeatureSpec(tuple(f for f in spec.fields if f.kind in {"sparse", "multi"}))
+
+
+def _series(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    series: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        series.setdefault((row.key["model"], row.key["inputs"]), []).append(row)
+    return series
+
+
+def _table(rows: Sequence[Row], names: Sequence[str]) -> Table:
+    table = Table(title="AUC by how often the served weights are renewed")
+    table.add_column("model")
+    table.add_column("inputs")
+    for name in names:
+        table.add_column(_label(name))
+    for (model, inputs), some in _series(rows).items():
+        cells = [spread_of([r for r in some if r.key["weights"] == n], "auc") for n in names]
+        table.add_row(contender(model).title, inputs, *cells)
+    return table
+
+
+def _figure(rows: Sequence[Row], names: Sequence[str]) -> Figure:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    panel = figure.subplots()
+    for (model, inputs), some in _series(rows).items():
+        means = [
+            mean_of([r for r in some if r.key["weights"] == n], "auc", missing=float("nan"))
+            for n in names
+        ]
+        panel.plot(
+            [_label(n) for n in names],
+            means,
+            marker="o",
+            label=f"{contender(model).title}, {inputs}",
+        )
+    panel.set(xlabel="served weights are renewed", ylabel="AUC of the stream")
+    panel.grid(alpha=0.3)
+    panel.legend()
+    return figure
+
+
+def _label(weights: str) -> str:
+    return {"frozen weights": "never", "online": "every batch"}.get(weights, weights)

@@ -129,6 +129,13 @@ class ServingSettings(_Section):
         description="quality gate: a version whose window AUC is below this share of the"
         " one that serves is refused",
     )
+    features_logged_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of the rankings whose impressions carry the user features that were"
+        " read, as context.features: what served and trained values are compared by",
+    )
 
 
 class ModelStoreSettings(_Section):

@@ -149,7 +149,8 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     delta: int
     known: bool
-    ts: int
+    ts: int | None
+    """null: of no delta since the version was made."""
 
 
 class EntityAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +158,7 @@ class EntityAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     features: dict[str, Any] | None
-    """The newest feature row (users only), with its event time ``ts``."""
+    """The newest feature row, with its event time ``ts``."""
     attributes: dict[str, str | list[str]]
     channels: dict[str, ModelRow]
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Floats = NDArray[np.float32]
-_NEVER = np.iinfo(np.int64).min
+# older than any event: a row that any other may replace
+NEVER = int(np.iinfo(np.int64).min)
 
 
 class RowTable:
@@ -42,7 +43,7 @@ class RowTable:
             np.concatenate([row[None, :], matrix], dtype=np.float32)
             for row, matrix in zip(unknown, matrices, strict=True)
         ]
-        self._ts = np.full(len(ids) + 1, _NEVER, dtype=np.int64)
+        self._ts = np.full(len(ids) + 1, NEVER, dtype=np.int64)
         if ts is not None:
             self._ts[1:] = ts
         self.ids = ["", *ids]
@@ -68,7 +69,7 @@ class RowTable:
     def ts_of(self, name: str) -> int | None:
         """Event time in ms of the newest sample behind an id's row; None: none is known."""
         ts = int(self._ts[self._row_of.get(name, 0)])
-        return None if ts == _NEVER else ts
+        return None if ts == NEVER else ts
 
     def update(
         self, names: Sequence[str], ts: Sequence[int], fresh: Sequence[NDArray[np.float32]]
@@ -101,7 +102,7 @@ class RowTable:
         if len(self.ids) > len(self._ts):
             # by half as much again, so that growth costs little over many deltas
             room = len(self.ids) * 3 // 2 - len(self._ts)
-            self._ts = np.concatenate([self._ts, np.full(room, _NEVER, dtype=np.int64)])
+            self._ts = np.concatenate([self._ts, np.full(room, NEVER, dtype=np.int64)])
             self._held = [
                 np.concatenate([matrix, np.zeros((room, matrix.shape[1]), np.float32)])
                 for matrix in self._held

@@ -19,7 +19,7 @@ def block(*values: float) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float3
 @given(_UPDATES)
 def test_it_agrees_with_a_dict_that_keeps_the_newest(updates: list[dict[str, int]]) -> None:
     table = RowTable([m[0] for m in block(-1)], _IDS[:3], block(0, 0, 0))
-    model: dict[str, tuple[int, float]] = {name: (-1, 0.0) for name in _IDS[:3]}
+    model: dict[str, tuple[int, float]] = dict.fromkeys(_IDS[:3], (-1, 0.0))
     for number, update in enumerate(updates, start=1):
         stale = sum(name in model and model[name][0] > ts for name, ts in update.items())
         names = list(update)

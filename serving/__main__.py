@@ -1,0 +1,28 @@
+"""``python -m serving SETTINGS``: the HTTP server. Metrics: :mod:`serving.metrics`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from headrace.settings import Settings
+from serving.server import run
+from streaming.errors import HeadraceError
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; the exit status."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    try:
+        return 0 if run(Settings.read(Path(sys.argv[1]))) else 1
+    except HeadraceError as error:
+        logging.getLogger("serving").critical("%s", error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

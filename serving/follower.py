@@ -1,0 +1,279 @@
+"""Follows the model store, ``model.updates`` and the catalogue, in a thread of its own.
+
+**Versions.** The pointer of each channel is looked at whenever a version is announced, and once a
+second. A version that it names is read and checked here: hashes, shapes, finite numbers and golden
+scores (:func:`inttower.bundle.read_bundle`), then the quality gate (window AUC against the version
+that serves; a rollback is a person's decision and passes it). What fails is refused for good, with
+the reason in log, metric and ``/v1/versions``; the version before serves on. Only a server that
+serves nothing yet looks further, for the newest older version that is sound.
+
+**Deltas.** They are unpacked and checked here and applied on the event loop. When a version has
+been read, the consumer goes back to the offset in its manifest, and the version is installed once
+it has caught up with what was read before: it never shows older rows than those it replaces.
+
+If the thread ends on an error that it does not know, the server ends too, to be started afresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, OffsetOutOfRangeError
+
+from features.catalogue import Catalogue, CatalogueReader
+from features.declaration import Declaration
+from headrace.settings import Settings
+from inttower.bundle import read_bundle
+from inttower.errors import BundleError, StoreError
+from inttower.store import ModelStore, Pointer
+from serving.channels import Channel
+from serving.live import LiveModel, unpack
+from serving.metrics import DELTAS, FOLLOWER_ERRORS
+from streaming.errors import BrokerError, EventError
+from streaming.events import Delta, Update, VersionAnnounced
+from streaming.kafka import consumer
+from streaming.topics import MODEL_UPDATES
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 1.0
+_POLL_MS = 50
+_RETRY_S = 1.0
+_QUALITY = "quality"
+
+
+class Follower:
+    """Keeps channels and catalogue up to date.
+
+    Args:
+        settings: where store and broker are, and the quality gate.
+        declaration: of the log.
+        catalogue: is filled and kept up to date.
+        channels: by name.
+        loop: runs the requests; channels change there only.
+        on_death: called once if the thread ends by itself.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        declaration: Declaration,
+        catalogue: Catalogue,
+        channels: Mapping[str, Channel],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        on_death: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._declaration = declaration
+        self._catalogue = catalogue
+        self._channels = channels
+        self._loop = loop
+        self._on_death = on_death
+        self._store = ModelStore(settings.store_url)
+        self._partition = TopicPartition(settings.topic(MODEL_UPDATES), 0)
+        self._decode = msgspec.json.Decoder(Update).decode
+        # by channel: what was handed to the event loop last
+        self._installed: dict[str, LiveModel] = {}
+        # by channel: what has yet to catch up, and the offset at which it has
+        self._pending: dict[str, tuple[LiveModel, int]] = {}
+        self._refused: dict[tuple[str, str], str] = {}
+        self._look_at: float = 0.0
+        self._grown = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self.waiting_for = "the catalogue has not been read yet"
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._follow()
+                except (BrokerError, KafkaError) as error:
+                    FOLLOWER_ERRORS.labels("broker").inc()
+                    self.waiting_for = str(error)
+                    log.warning("%s; trying again", error)
+                    self._stopping.wait(_RETRY_S)
+        finally:
+            if not self._stopping.is_set():
+                self._on_death()
+
+    def _follow(self) -> None:
+        """Follow until told to stop; the catalogue is complete before any version is read."""
+        with CatalogueReader(self._settings, self._catalogue) as catalogue:
+            count = catalogue.read_to_end()
+            log.info("catalogue read: %d users and items, %d records", len(self._catalogue), count)
+            self.waiting_for = ""
+            updates = consumer(self._settings, {(self._partition.topic, 0): 0}, wait_ms=_POLL_MS)
+            try:
+                updates.seek_to_end(self._partition)
+                while not self._stopping.is_set():
+                    self._grown |= catalogue.poll() > 0
+                    if time.monotonic() >= self._look_at:
+                        self._look(updates)
+                    self._read(updates)
+                    self._install(updates)
+            finally:
+                updates.close()
+
+    # ------------------------------------------------------------------ versions
+
+    def _look(self, updates: KafkaConsumer) -> None:
+        """Look at every pointer, and at items that are new in the catalogue."""
+        self._look_at = time.monotonic() + _LOOK_S
+        for name in self._channels:
+            try:
+                pointer = self._store.pointer(name)
+                if pointer is not None:
+                    self._turn_to(name, pointer, updates)
+            except (StoreError, OSError) as error:
+                FOLLOWER_ERRORS.labels("store").inc()
+                log.warning("model store, channel %s: %s; trying again", name, error)
+        if self._grown:
+            self._grown = False
+            for live in self._installed.values():
+                self._loop.call_soon_threadsafe(live.admit, *live.cold_items())
+
+    def _turn_to(self, name: str, pointer: Pointer, updates: KafkaConsumer) -> None:
+        """Read the version that a pointer names, unless it is held or refused already."""
+        newest = self._pending[name][0] if name in self._pending else self._installed.get(name)
+        if newest is not None and newest.version == pointer.version:
+            return
+        installed = self._installed.get(name)
+        if installed is not None and installed.version == pointer.version:
+            del self._pending[name]  # moved back before the other was installed
+            return
+        wanted = [pointer.version]
+        if newest is None:
+            older = (v for v in reversed(self._store.versions(name)) if v < pointer.version)
+            wanted += older
+        for version in wanted:
+            reason = self._refused.get((name, version))
+            if reason is not None and not (reason == _QUALITY and pointer.held):
+                continue
+            live = self._load(name, version, installed, gate=not pointer.held)
+            if live is not None:
+                position = updates.position(self._partition)
+                self._pending[name] = (live, position)
+                self._seek(updates, min(position, live.updates_offset))
+                return
+
+    def _load(
+        self, name: str, version: str, before: LiveModel | None, *, gate: bool
+    ) -> LiveModel | None:
+        try:
+            served = read_bundle(self._store.url(name, version))
+            live = LiveModel(served, self._declaration, self._catalogue)
+        except BundleError as error:
+            self._refuse(name, version, "bundle", str(error))
+            return None
+        if gate and before is not None and (doubt := self._doubt(live, before)):
+            self._refuse(name, version, _QUALITY, doubt)
+            return None
+        return live
+
+    def _doubt(self, live: LiveModel, before: LiveModel) -> str:
+        """Why the quality gate keeps a version out; empty: it does not."""
+        new, old = live.window_auc, before.window_auc
+        ratio = self._settings.serving.min_auc_ratio
+        if new is None or old is None or new >= ratio * old:
+            return ""
+        return (
+            f"its window AUC {new:.4f} is below {ratio:g} of {old:.4f}, that of version"
+            f" {before.version} which serves; to serve it all the same: headrace rollback --to"
+        )
+
+    def _refuse(self, name: str, version: str, reason: str, detail: str) -> None:
+        self._refused[name, version] = reason
+        self._channels[name].refuse(f"version {version}", reason, detail)
+
+    def _install(self, updates: KafkaConsumer) -> None:
+        """Hand over what has caught up."""
+        if not self._pending:
+            return
+        position = updates.position(self._partition)
+        for name, (live, target) in list(self._pending.items()):
+            if position >= target:
+                del self._pending[name]
+                self._installed[name] = live
+                self._loop.call_soon_threadsafe(self._channels[name].install, live)
+
+    # ------------------------------------------------------------------ deltas
+
+    def _seek(self, updates: KafkaConsumer, offset: int) -> None:
+        first = updates.beginning_offsets([self._partition])[self._partition]
+        if offset < first:
+            log.warning(
+                "deltas %d to %d have expired on %s: rows that they touched stay as the version has"
+                " them until the next delta of theirs",
+                offset,
+                first - 1,
+                self._partition.topic,
+            )
+        updates.seek(self._partition, max(offset, first))
+
+    def _read(self, updates: KafkaConsumer) -> None:
+        try:
+            found = updates.poll(timeout_ms=_POLL_MS)
+        except OffsetOutOfRangeError:
+            self._seek(updates, 0)
+            return
+        for record in found.get(self._partition, ()):
+            try:
+                update = self._decode(record.value)
+            except msgspec.MsgspecError as error:
+                FOLLOWER_ERRORS.labels("record").inc()
+                log.error(  # noqa: TRY400 - the message says it all
+                    "%s, offset %d is no update and is passed over: %s",
+                    record.topic,
+                    record.offset,
+                    error,
+                )
+                continue
+            if update.channel not in self._channels:
+                continue
+            if isinstance(update, VersionAnnounced):
+                self._look_at = 0.0
+            else:
+                self._take(update, record.offset)
+
+    def _take(self, delta: Delta, number: int) -> None:
+        """Apply a delta to what is still catching up, or have it applied to what serves."""
+        name = delta.channel
+        pending, installed = self._pending.get(name), self._installed.get(name)
+        if pending is not None and pending[0].version == delta.base_version:
+            live = pending[0]
+        elif installed is not None and installed.version == delta.base_version:
+            live = installed
+        else:
+            DELTAS.labels(name, "other_base").inc()
+            return
+        if number <= live.seen:
+            DELTAS.labels(name, "repeated").inc()
+            return
+        live.seen = number
+        try:
+            rows = unpack(delta, number)
+            live.check(rows)
+        except EventError as error:
+            self._channels[name].refuse(f"delta {number}", error.reason, str(error))
+            return
+        if live is installed:
+            self._loop.call_soon_threadsafe(self._channels[name].apply, rows)
+        else:
+            live.apply(rows)

@@ -192,16 +192,14 @@ def fit_factors(
     p = config.size
     beta = _start(items, outcomes.labels[kept], counts, config)
     user_weights = np.zeros((user_attributes.shape[1], p))
-    item_weights = _ridge(item_attributes[met], beta[met], config.ridge)
+    item_weights = np.zeros((item_attributes.shape[1], p + 1))
     precision = np.full(p + 1, config.vector_precision)
     precision[p] = config.bias_precision
     means = np.empty((len(seen), p))
-    lower = np.tril_indices(p + 1, -1)
     diagonal = np.diag_indices(p + 1)
     for _ in range(config.iterations):
         sums = _Sums(np.zeros((len(beta), p + 1, p + 1)), np.zeros((len(beta), p + 1)))
         _expect(rows, beta, user_attributes[seen] @ user_weights, means, sums)
-        sums.gram[:, lower[1], lower[0]] = sums.gram[:, lower[0], lower[1]]
         sums.gram[:, diagonal[0], diagonal[1]] += precision
         right = sums.moment + precision * (item_attributes @ item_weights)
         beta = np.linalg.solve(sums.gram, right[:, :, None])[:, :, 0]
@@ -256,7 +254,7 @@ class _Rows(NamedTuple):
 class _Sums(NamedTuple):
     """What the M step needs of each item."""
 
-    gram: Floats  # [I, p+1, p+1], Σ ω E[ũũᵀ], the lower triangle
+    gram: Floats  # [I, p+1, p+1], Σ ω E[ũũᵀ]
     moment: Floats  # [I, p+1], Σ (y − ½) E[ũ]
 
 
@@ -307,18 +305,21 @@ def _expect(rows: _Rows, beta: Floats, prior: Floats, means: Floats, sums: _Sums
     """The E step of all users: overwrites rows.omega and ``means``, adds to ``sums``."""
     p = prior.shape[1]
     scratch = np.empty(p)
+    first, second = np.ones(p + 1), np.ones((p + 1, p + 1))  # E[ũ], E[ũũᵀ]
     for k in range(len(rows.starts) - 1):
         m, cov = _posterior(rows, k, beta, prior[k])
         means[k] = m
+        first[:p] = m
+        for a in range(p + 1):
+            for c in range(p + 1):
+                second[a, c] = first[a] * first[c]
+        second[:p, :p] += cov
         for i in range(rows.starts[k], rows.starts[k + 1]):
             item = rows.items[i]
             omega = _tightened(beta[item], m, cov, scratch)
             rows.omega[i] = omega
             gram, moment = sums.gram[item], sums.moment[item]
-            for a in range(p):
-                moment[a] += rows.signs[i] * m[a]
-                gram[p, a] += omega * m[a]
-                for c in range(a + 1):
-                    gram[a, c] += omega * (cov[a, c] + m[a] * m[c])
-            moment[p] += rows.signs[i]
-            gram[p, p] += omega
+            for a in range(p + 1):
+                moment[a] += rows.signs[i] * first[a]
+                for c in range(p + 1):
+                    gram[a, c] += omega * second[a, c]

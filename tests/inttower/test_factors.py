@@ -54,7 +54,7 @@ def reference(log: Planted, config: FactorConfig) -> tuple[Doubles, Doubles]:
         weights: Doubles = np.linalg.inv(a.T @ a + config.ridge * np.eye(a.shape[1])) @ a.T @ b
         return weights
 
-    of_items, of_users = ridge(log.items, beta), np.zeros((log.users.shape[1], p))
+    of_items, of_users = np.zeros((log.items.shape[1], p + 1)), np.zeros((log.users.shape[1], p))
     precision = np.diag([config.vector_precision] * p + [config.bias_precision])
     omega = np.full(len(y), 0.25)
     for _ in range(config.iterations):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections import namedtuple
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,7 @@ def test_values_come_out_of_a_sample_in_the_declared_order() -> None:
     one = dataclasses.replace(
         MOVIELENS, streaming=MOVIELENS.streaming[:1], dense=(), statics=MOVIELENS.statics
     )
-    assert getter(one, "user")(namedtuple("Row", "user_impressions")(3)) == (3,)
+    assert getter(one, "user")(SimpleNamespace(user_impressions=3)) == (3,)
     assert never_seen(one, "user") == (0,)
 
 

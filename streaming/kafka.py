@@ -346,10 +346,7 @@ class Writer:
             if kind is None:
                 self.flush()
         finally:
-            try:
-                self._producer.close(timeout=_CLOSE_S)
-            except KafkaTimeoutError:
-                log.warning("the broker did not take the last records before the end")
+            self._close()
 
     def send(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         """Hand one record over; waits while too many are under way.
@@ -396,6 +393,15 @@ class Writer:
         for (topic, partition), future in self._last.items():
             found.setdefault(topic, {})[partition] = future.get().offset + 1
         return found
+
+    def _close(self) -> None:
+        try:
+            self._producer.close(timeout=_CLOSE_S)
+        except KafkaTimeoutError:
+            log.warning("the broker did not take the last records before the end")
+            # close() raises before it ends anything, and no public call drops what is unsent
+            self._producer._sender.force_close()
+            self._producer.close(timeout=_CLOSE_S)
 
     def _settle(self, futures: list[Any]) -> None:
         for future in futures:

@@ -84,9 +84,9 @@ def test_a_broker_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
     settings = free_settings(tmp_path)
     with Broker(settings) as broker:
         data = broker.folder / "data"
-    # a folder of another cluster
+    # the folder of another node
     meta = data / "meta.properties"
-    meta.write_text(meta.read_text().replace("cluster.id=", "cluster.id=x"))
+    meta.write_text(meta.read_text().replace("node.id=1", "node.id=7"))
     with pytest.raises(BrokerError, match="ended with status"):
         Broker(settings).start()
 

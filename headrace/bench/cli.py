@@ -26,7 +26,7 @@ out = Console()
 LogName = Annotated[str, typer.Option("--log", help="ml-100k (fetched), ml-1m, …")]
 LogPath = Annotated[Path | None, typer.Option("--path", help="the folder of the log's files")]
 Sample = Annotated[float, typer.Option(help="read this first part of the log only: a quick look")]
-OutFolder = Annotated[Path, typer.Option(help="the folder of results")]
+OutFolder = Annotated[Path, typer.Option("--out", help="the folder of results")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result there")]
 Threads = Annotated[int, typer.Option(min=1, help="threads of torch")]
 Seeds = Annotated[int, typer.Option(min=1, help="runs of each, with seeds 0, 1, …")]
@@ -162,7 +162,8 @@ def table(
 
     Example: [bold]headrace bench table --log ml-1m --path ~/ml-1m --seeds 3[/bold]
     """
-    from headrace.bench.table import PROTOCOLS, bench_table
+    from headrace.bench.split import PROTOCOLS
+    from headrace.bench.table import bench_table
 
     bench_table(
         _options(log, path, sample, folder, json_file, threads),

@@ -12,6 +12,7 @@ from features.inputs import Columns, RawRows, Values, item_columns, model_spec, 
 from headrace.bench.history import History
 from headrace.bench.log import LogArrays
 from inttower.batch import Batch
+from inttower.contract import Columns as ModelColumns
 from inttower.contract import Model
 from inttower.spec import FeatureSpec
 
@@ -116,7 +117,7 @@ def chunks(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def part_of(columns: Columns, part: slice) -> Columns:
+def part_of(columns: ModelColumns, part: slice) -> Columns:
     """Some rows of columns."""
     return {name: values[part] for name, values in columns.items()}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headrace.bench.split import TASTES
 from inttower.contract import Model
-from inttower.inttower import IntTower, IntTowerConfig
+from inttower.inttower import Dot, IntTower, IntTowerConfig
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
 from streaming.errors import ConfigurationError
@@ -27,13 +28,22 @@ class Contender:
     needs_dense: bool = False
 
 
+def _dots(spec: FeatureSpec) -> tuple[Dot, ...]:
+    """Pairs of vectors that meet in an additive term, as far as the spec has them."""
+    names = {f.name for f in spec.fields}
+    return tuple(Dot(u, v) for u, v in (TASTES,) if {u, v} <= names)
+
+
 MODELS: dict[str, Contender] = {
     "lr": Contender(
         "logistic regression",
         lambda spec, seed: LogisticRegression(spec, seed=seed),
         needs_dense=True,
     ),
-    "inttower": Contender("IntTower+", lambda spec, seed: IntTower(spec, seed=seed)),
+    "inttower": Contender(
+        "IntTower+",
+        lambda spec, seed: IntTower(spec, IntTowerConfig.plus(_dots(spec)), seed=seed),
+    ),
     "inttower-paper": Contender(
         "IntTower, paper form",
         lambda spec, seed: IntTower(spec, IntTowerConfig.paper(), seed=seed),

@@ -16,7 +16,7 @@ user departs from the means of its items, and that by each value of the items' m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ Static = str | tuple[str, ...]
 _Coded = tuple[Entity, list[str], NDArray[np.int32]]
 
 ProtocolName = Literal["leak-free", "leaky"]
+PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
+
+# the user's and the item's vector by value of the items' multi-valued field
+TASTES = ("user_tastes", "item_values")
 
 _FOLDS = 10
 # rows that the base rate is worth in a smoothed mean
@@ -88,7 +92,6 @@ class SplitData:
 
     Attributes:
         spec: ids, static fields, and the numbers described in the module.
-        taste: names of the user's and the item's vector by value of the multi field, if any.
     """
 
     def __init__(self, declaration: Declaration, log: LogArrays, protocol: ProtocolName) -> None:
@@ -97,16 +100,16 @@ class SplitData:
         self._protocol = protocol
         self._statics = {e: _statics(declaration, log, e) for e in ENTITIES}
         self._values = self._multi_hot() if protocol == "leak-free" else np.zeros((0, 0))
-        self.taste: tuple[str, str] | None = None
         fields: list[Field] = []
         for side in ENTITIES:
             fields.append(Field(f"{side}_id", side, "sparse", is_id=True))
             fields += [Field(f.name, side, f.kind) for f in declaration.statics_of(side)]
             fields += [Field(name, side, "dense") for name in self._names(side)]
-        if self._values.shape[1]:
-            self.taste = ("user_tastes", "item_values")
-            for side, name in zip(ENTITIES, self.taste, strict=True):
-                fields.append(Field(name, side, "dense", width=self._values.shape[1]))
+        if width := self._values.shape[1]:
+            fields += [
+                Field(name, side, "dense", width=width)
+                for side, name in zip(ENTITIES, TASTES, strict=True)
+            ]
         self.spec = FeatureSpec(tuple(fields))
 
     def _names(self, side: Entity) -> list[str]:
@@ -196,9 +199,9 @@ class SplitData:
         for (side, _, codes), table in zip(sides, (known.users, known.items), strict=True):
             for k, name in enumerate(self._names(side)):
                 numbers[name] = table[codes, k].astype(np.float32)
-        if self.taste is not None:
-            numbers[self.taste[0]] = known.tastes[users].astype(np.float32)
-            numbers[self.taste[1]] = self._values[items].astype(np.float32)
+        if self._values.shape[1]:
+            numbers[TASTES[0]] = known.tastes[users].astype(np.float32)
+            numbers[TASTES[1]] = self._values[items].astype(np.float32)
         return numbers
 
     def _sides(self, rows: Rows) -> tuple[_Coded, _Coded]:

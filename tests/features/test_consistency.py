@@ -1,0 +1,91 @@
+"""Served against trained features: equal ones count as equal, and a stale read is seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from features.consistency import Consistency, measure
+from features.movielens import MOVIELENS
+from features.samples import features_type
+from headrace.settings import Settings
+from streaming.kafka import Writer, create_topics
+
+T = 978_300_760_123
+
+
+def _values(clicks: int) -> dict[str, Any]:
+    return {
+        "user_impressions": 9,
+        "user_clicks": clicks,
+        "user_expected": 7.123456,
+        "user_first_ts": T - 10,
+        "user_last_ts": T - 1,
+    }
+
+
+def _sample(request: str, item: str, clicks: int) -> bytes:
+    items = dict.fromkeys(("item_impressions", "item_clicks", "item_first_ts", "item_last_ts"), 0)
+    features = {**_values(clicks), "user_liked": [f"{T:013d}7", None], **items}
+    return msgspec.json.encode(
+        {
+            "request_id": request,
+            "user_id": "1",
+            "item_id": item,
+            "ts": T,
+            "closed_ts": T + 752,
+            "label": 0,
+            "weight": 1.0,
+            "features": features,
+            "impression_at": [0, 0],
+        }
+    )
+
+
+def _impression(request: str, item: str, clicks: int | None) -> bytes:
+    event: dict[str, Any] = {"request_id": request, "user_id": "1", "item_id": item, "ts": T}
+    if clicks is not None:
+        event["context"] = {"features": {**_values(clicks), "user_liked": ["7"]}, "page": "home"}
+    return msgspec.json.encode(event)
+
+
+def test_each_request_is_compared_once_on_the_topics(cluster: Settings) -> None:
+    create_topics(cluster)
+    assert measure(cluster, MOVIELENS) == []
+    with Writer(cluster, bulk=False) as out:
+        impressions = [
+            _impression("fresh", "1", 6),
+            _impression("fresh", "2", 6),
+            _impression("stale", "1", 4),
+            _impression("silent", "1", None),
+            _impression("open", "1", 6),
+            b'{"context":{"features":5}}',
+        ]
+        for at, value in enumerate(impressions):
+            out.send(cluster.topic("impressions"), at % 2, b"1", value)
+        samples = [b'{"frontier":5}']
+        samples += [_sample("fresh", item, 6) for item in ("1", "2")]
+        samples += [_sample(request, "1", 6) for request in ("stale", "silent")]
+        for value in samples:
+            out.send(cluster.topic("training.samples"), 0, b"1", value)
+    found = {d.name: d for d in measure(cluster, MOVIELENS)}
+    assert list(found) == [f.name for f in MOVIELENS.of_entity("user")]
+    clicks = found.pop("user_clicks")
+    assert (clicks.pairs, clicks.share, clicks.mean, clicks.largest) == (2, 0.5, 1.0, 2)
+    assert {(d.pairs, d.share, d.largest) for d in found.values()} == {(2, 0.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("served", "differs", "size"),
+    [(["a", "b"], 0.0, 0.0), (["b", "a"], 1.0, 0.0), ([], 1.0, 1.0), (["a", "c"], 1.0, 2 / 3)],
+)
+def test_lists_differ_by_order_and_by_what_only_one_has(
+    served: list[str], differs: float, size: float
+) -> None:
+    trained = features_type(MOVIELENS)(0, 0, 0.0, 0, 0, ("a", "b"), 0, 0, 0, 0)
+    found = Consistency(MOVIELENS)
+    found.add({"user_liked": served}, trained)
+    (difference,) = found.differences()
+    assert (difference.share, difference.mean) == (differs, size)

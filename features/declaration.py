@@ -14,7 +14,6 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from headrace.settings import LogSettings
 from streaming.errors import ConfigurationError
 
 Entity = Literal["user", "item"]
@@ -206,15 +205,3 @@ class Declaration:
     def dense_of(self, entity: Entity) -> tuple[Dense, ...]:
         """The numbers for that entity's tower, in order."""
         return tuple(d for d in self.dense if self.feature(d.of[0]).entity == entity)
-
-
-def closing_delay_ms(log: LogSettings) -> int:
-    """How long after its impression an unclicked sample is known to be one, in event time.
-
-    Flink's interval join gives up on a match up to half a window late, so that is what the
-    closing time of a negative says; a positive closes with its click.
-
-    >>> closing_delay_ms(LogSettings(attribution_ms=500))
-    752
-    """
-    return log.attribution_ms + log.attribution_ms // 2 + 2

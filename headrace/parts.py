@@ -48,7 +48,7 @@ def write_settings(settings: Settings) -> Path:
     settings.write(path)
     sql = settings.state / "flink" / "job.sql"
     sql.parent.mkdir(parents=True, exist_ok=True)
-    sql.write_text(render_job(declaration(settings.log.name), settings))
+    sql.write_text(render_job(declaration(settings.log.name), settings).text)
     return path
 
 

@@ -32,10 +32,10 @@ def _events(report: dict[str, Any], out: Console) -> None:
     table.add_column("")
     table.add_column("produced", justify="right")
     table.add_column("became", justify="left")
-    for name, sums in report["events"].items():
-        if isinstance(sums, dict):
-            rest = ", ".join(f"{v:,} {k}" for k, v in sums.items() if k != "produced")
-            table.add_row(name, f"{sums['produced']:,}", rest)
+    for name in ("impressions", "clicks"):
+        sums = report["events"][name]
+        rest = ", ".join(f"{v:,} {k}" for k, v in sums.items() if k != "produced")
+        table.add_row(name, f"{sums['produced']:,}", rest)
     out.print(table)
 
 

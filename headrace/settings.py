@@ -73,6 +73,18 @@ class LogSettings(_Section):
         " its own feedback and times are whole seconds, so half a second keeps seconds apart",
     )
 
+    @property
+    def closing_delay_ms(self) -> int:
+        """How long after its impression an unclicked sample is known to be one, in event time.
+
+        Flink's interval join gives up on a match up to half a window late, so that is what the
+        closing time of a negative says; a positive closes with its click.
+
+        >>> LogSettings(attribution_ms=500).closing_delay_ms
+        752
+        """
+        return self.attribution_ms + self.attribution_ms // 2 + 2
+
 
 class FeastSettings(_Section):
     """The feature store."""

@@ -109,12 +109,12 @@ def make_app(settings: Settings, service: Service) -> FastAPI:
             ) from error
         return _reply(202, EventsAccepted(impressions=posted.impressions, clicks=posted.clicks))
 
-    @app.get("/v1/users/{user_id}", **_described(None, "EntityAnswer", (422, 503)))
+    @app.get("/v1/users/{user_id:path}", **_described(None, "EntityAnswer", (422, 503)))
     async def user(user_id: str) -> Response:
         """What the server holds of a user."""
         return _reply(200, _entity(service, "user", user_id))
 
-    @app.get("/v1/items/{item_id}", **_described(None, "EntityAnswer", (422, 503)))
+    @app.get("/v1/items/{item_id:path}", **_described(None, "EntityAnswer", (422, 503)))
     async def item(item_id: str) -> Response:
         """What the server holds of an item."""
         return _reply(200, _entity(service, "item", item_id))

@@ -346,7 +346,7 @@ class Writer:
             if kind is None:
                 self.flush()
         finally:
-            self._close()
+            self.close()
 
     def send(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         """Hand one record over; waits while too many are under way.
@@ -394,7 +394,8 @@ class Writer:
             found.setdefault(topic, {})[partition] = future.get().offset + 1
         return found
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Leave the broker, after a last try to hand over what was sent."""
         try:
             self._producer.close(timeout=_CLOSE_S)
         except KafkaTimeoutError:

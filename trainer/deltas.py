@@ -19,6 +19,7 @@ from inttower.published import Base
 from streaming.events import Delta
 from trainer.inputs import SampleInputs
 from trainer.learner import Learner
+from trainer.user_state import user_rows
 
 # the broker refuses records over 1 MiB
 MAX_BYTES = 900_000
@@ -70,17 +71,6 @@ class Collector:
         return touched
 
 
-def user_rows(learner: Learner, ids: Sequence[str]) -> FloatArray:
-    """What a server needs of users: the learnt row, and the user state's behind it if there is one.
-
-    float32 [n, R] or [n, R + S].
-    """
-    rows = learner.models.online.user_id_rows(ids)
-    if learner.models.user_state is None:
-        return rows
-    return np.hstack([rows, learner.models.user_state.rows(ids)]).astype(np.float32)
-
-
 def deltas(
     touched: Touched,
     *,
@@ -101,10 +91,11 @@ def deltas(
         inputs: makes item columns.
     """
     users, items = list(touched.users), list(touched.items)
-    rows = user_rows(learner, users)
-    item_rows = learner.models.online.item_id_rows(items)
+    model, state = learner.models.online, learner.models.user_state
+    rows = user_rows(model, state, users)
+    item_rows = model.item_id_rows(items)
     vectors = (
-        base.item_vectors(inputs.items(items, learner.items), item_rows)
+        base.item_vectors(inputs.items(items, learner.items, state), item_rows)
         if items
         else np.zeros((0, base.item_width), np.float32)
     )

@@ -12,6 +12,7 @@ from features.declaration import Declaration, Entity
 from features.inputs import Columns, RawRows, item_columns, user_columns
 from features.samples import Sample
 from trainer.rows import LatestRows
+from trainer.user_state import UserState
 
 Ensure = Callable[[Entity, Sequence[str]], None]
 
@@ -74,13 +75,31 @@ class SampleInputs:
 
     def frozen(self, samples: Sequence[Sample], then: FrozenFeatures) -> Columns:
         """With features as they stood; "now" is the time of the user's row, so gaps stand, too."""
-        users, items = [s.user_id for s in samples], [s.item_id for s in samples]
-        return self._joined(then.users.raw(users), then.items.raw(items), then.users.times(users))
+        return self.pairs([s.user_id for s in samples], [s.item_id for s in samples], then)
 
-    def items(self, ids: Sequence[str], rows: LatestRows) -> Columns:
+    def pairs(
+        self,
+        users: Sequence[str],
+        items: Sequence[str],
+        then: FrozenFeatures,
+        state: UserState | None = None,
+    ) -> Columns:
+        """Users with items of equal place, features as they stood, state (if any) as it is now."""
+        columns = self._joined(
+            then.users.raw(users), then.items.raw(items), then.users.times(users)
+        )
+        if state is not None:
+            columns |= state.user_inputs(users)
+            columns |= state.item_inputs(items)
+        return columns
+
+    def items(
+        self, ids: Sequence[str], rows: LatestRows, state: UserState | None = None
+    ) -> Columns:
         """The item side alone, with each item's newest features."""
         self._ensure("item", ids)
-        return item_columns(self._declaration, rows.raw(ids), self._catalogue)
+        columns = item_columns(self._declaration, rows.raw(ids), self._catalogue)
+        return columns if state is None else {**columns, **state.item_inputs(ids)}
 
     def catalogue_items(self) -> list[str]:
         """All items that have static fields."""

@@ -16,6 +16,7 @@
 ``_calibration`` …``_gauc``                                      window)
 ``headrace_trainer_ids``                              gauge      rows of an id table, by ``table``
 ``headrace_trainer_versions_total``                   counter    published, by ``channel``
+``headrace_trainer_version_failures_total``           counter    could not be published, by channel
 ``headrace_trainer_version_seconds``                  histogram  making and publishing a version
 ``headrace_trainer_deltas_total``                     counter    messages sent, by ``channel``
 ``headrace_trainer_delta_rows_total``                 counter    rows sent, by ``side``
@@ -69,6 +70,9 @@ class Metrics:
         }
         self.ids = Gauge(_P + "ids", "rows of an id table", ["table"], registry=r)
         self.versions = Counter(_P + "versions", "versions published", ["channel"], registry=r)
+        self.version_failures = Counter(
+            _P + "version_failures", "versions that could not be published", ["channel"], registry=r
+        )
         self.version_seconds = Histogram(_P + "version_seconds", "one version", registry=r)
         self.deltas = Counter(_P + "deltas", "delta messages sent", ["channel"], registry=r)
         self.delta_rows = Counter(_P + "delta_rows", "rows in deltas", ["side"], registry=r)

@@ -20,6 +20,7 @@ from features.registry import declaration
 from features.samples import Sample, sample_decoder
 from headrace.settings import Settings
 from streaming.errors import CheckpointError
+from streaming.kafka import Writer
 from trainer.checkpoint import CheckpointFolder
 from trainer.inputs import SampleInputs
 from trainer.intake import Intake, IntakeFacts
@@ -102,7 +103,13 @@ class Trainer:
         else:
             self._catalogue.read_to_end()
         self._publisher = Publisher(
-            settings, self.learner, inputs, self.metrics, self._run, self._intake
+            settings,
+            self.learner,
+            inputs,
+            self.metrics,
+            run=self._run,
+            intake=self._intake,
+            writer=Writer(settings, bulk=False, stopping=stop),
         )
         self._announced = False
         self._checkpoints = Timer(settings.trainer.checkpoint_every_s)

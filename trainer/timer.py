@@ -27,6 +27,10 @@ class Timer:
         self.reset()
         return True
 
+    def due_in(self, seconds: float) -> None:
+        """Due so many seconds from now, earlier or later than it would have been."""
+        self._next = time.monotonic() + seconds
+
     def wait(self, seconds: float) -> None:
         """Not before so many seconds from now."""
         self._next = max(self._next, time.monotonic() + seconds)

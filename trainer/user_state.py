@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features.samples import Sample
 from inttower.batch import Batch, FloatArray, Layout
+from inttower.contract import Decoupled
 from inttower.spec import FeatureSpec
 
 Inputs = Mapping[str, FloatArray]
@@ -44,14 +45,31 @@ class UserState(Protocol):
     def learn(self, samples: Sequence[Sample]) -> None:
         """Take in samples that have closed."""
 
-    def rows(self, user_ids: Sequence[str]) -> FloatArray:
-        """What a server needs of each user, float32 [n, S]: stands behind the learnt id row."""
+    def user_inputs(self, user_ids: Sequence[str]) -> Inputs:
+        """The user side's inputs as they are now, [n, width] by field."""
+
+    def item_inputs(self, item_ids: Sequence[str]) -> Inputs:
+        """The item side's inputs, [n, width] by field; they change with :meth:`fit` alone."""
 
     def state(self) -> dict[str, NDArray[Any] | bytes]:
         """All that was learnt; equal states give equal bytes."""
 
     def load_state(self, state: Mapping[str, NDArray[Any] | bytes]) -> None:
         """The inverse of :meth:`state`."""
+
+
+def user_rows(model: Decoupled, state: UserState | None, ids: Sequence[str]) -> FloatArray:
+    """What a server needs of users: the learnt row, and behind it the state's inputs of the user.
+
+    float32 [n, R + S]; the state's fields stand in the order of the model's spec.
+    """
+    rows = model.user_id_rows(ids)
+    if state is None:
+        return rows
+    inputs = state.user_inputs(ids)
+    fields = [f.name for f in model.spec.of_side("user", "dense") if f.name in inputs]
+    columns = [np.reshape(inputs[name], (len(ids), -1)) for name in fields]
+    return np.concatenate([rows, *columns], axis=1, dtype=np.float32)
 
 
 def with_inputs(batch: Batch, spec: FeatureSpec, inputs: Inputs) -> Batch:

@@ -12,7 +12,7 @@ from streaming.java import LOCK, Jar
 
 
 def test_java_runs() -> None:
-    command = [java.java(), "-version"]
+    command = [str(java.java()), "-version"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=java.java_environment(), check=True
     )

@@ -41,7 +41,7 @@ def inputs() -> SampleInputs:
     return SampleInputs(MOVIELENS, catalogue(), lambda _entity, _ids: None)
 
 
-def learner(**trainer: Any) -> Learner:  # noqa: ANN401 - any of the settings
+def learner(**trainer: Any) -> Learner:
     settings = Settings().with_changes(trainer={**SMALL, **trainer})
     prepare_torch(settings)
     models = build_models(settings, model_spec(MOVIELENS))

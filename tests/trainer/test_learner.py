@@ -111,7 +111,6 @@ def test_the_warm_up_ends_at_its_count(ordered: list[Arrived]) -> None:
     learning = learner(warmup_samples=10)
     for each in ordered[:10]:
         learning.add(each)
-    assert not learning.warm
     assert learning.waiting == 10
     learning.advance(0)
     assert learning.warm
@@ -129,7 +128,7 @@ def test_the_warm_up_ends_at_its_time(ordered: list[Arrived]) -> None:
     for each in ordered[:before]:
         by_frontier.add(each)
     by_frontier.advance(until - 2)
-    assert not by_frontier.warm
+    assert by_frontier.counters.warmup_samples == 0
     by_frontier.advance(until - 1)
     assert by_frontier.warm
     for each in ordered[before:]:
@@ -198,8 +197,11 @@ class ClickBalance:
     def _learn_one(self, sample: Sample) -> None:
         self.balance[sample.user_id] = self.balance.get(sample.user_id, 0.0) + 2 * sample.label - 1
 
-    def rows(self, user_ids: Sequence[str]) -> FloatArray:
-        return np.array([[self.balance.get(u, 0.0)] for u in user_ids], np.float32)
+    def user_inputs(self, user_ids: Sequence[str]) -> Mapping[str, FloatArray]:
+        return {"balance": np.array([self.balance.get(u, 0.0) for u in user_ids], np.float32)}
+
+    def item_inputs(self, item_ids: Sequence[str]) -> Mapping[str, FloatArray]:
+        return {}
 
     def state(self) -> dict[str, Any]:
         return {"balance": msgspec.json.encode(self.balance)}

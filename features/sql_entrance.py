@@ -1,0 +1,224 @@
+"""SQL of the job's entrance: each record is read as bytes, parsed once, and checked.
+
+The rules and their order are those of :func:`streaming.events.decode_event`.
+
+A value that several expressions need goes through ``UNNEST(ARRAY[...])``: Flink copies the text
+of an expression to every place that uses it, and computes it there again, except behind UNNEST.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.settings import Settings
+from streaming.events import MAX_ID_BYTES, SECONDS_LIMIT
+from streaming.topics import CLICKS, IMPRESSIONS
+
+Type = Literal["id", "text", "int", "float", "object"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field of an event, as the struct in :mod:`streaming.events` has it."""
+
+    name: str
+    type: Type
+    required: bool = False
+    kept: bool = True
+
+    @property
+    def sql_type(self) -> str:
+        """The type of its column."""
+        return {"int": "BIGINT", "float": "DOUBLE"}.get(self.type, "STRING")
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """One of the topics of events."""
+
+    topic: str
+    columns: tuple[Column, ...]
+
+    @property
+    def kept(self) -> tuple[Column, ...]:
+        """The columns that the stages behind the entrance see."""
+        return tuple(c for c in self.columns if c.kept)
+
+
+IMPRESSION = Entrance(
+    IMPRESSIONS,
+    (
+        Column("request_id", "id", required=True),
+        Column("user_id", "id", required=True),
+        Column("item_id", "id", required=True),
+        Column("position", "int"),
+        Column("score", "float"),
+        Column("variant", "text"),
+        Column("model_version", "text"),
+        Column("propensity", "float"),
+        Column("context", "object", kept=False),
+    ),
+)
+CLICK = Entrance(
+    CLICKS,
+    (
+        Column("event_id", "id", required=True, kept=False),
+        Column("user_id", "id", required=True),
+        Column("item_id", "id", required=True),
+        Column("request_id", "id"),
+        Column("action", "text", kept=False),
+        Column("value", "float", kept=False),
+    ),
+)
+
+# the event's time where the record is a flat object without escapes: 12 to 14 digits, so it
+# is in milliseconds and a time that TIMESTAMP can hold
+_FLAT_TIME = r'^\s*\{[^{\\]*?"(?:ts|time_mark)"\s*:\s*(\d{12,14})\s*[,}]'
+
+
+def milliseconds(ms: int) -> str:
+    """An interval literal.
+
+    >>> milliseconds(86_401_500)
+    "INTERVAL '1 00:00:01.500' DAY(3) TO SECOND(3)"
+    """
+    seconds, rest = divmod(ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    clock = f"{hours:02d}:{minutes:02d}:{seconds:02d}.{rest:03d}"
+    return f"INTERVAL '{days} {clock}' DAY(3) TO SECOND(3)"
+
+
+def source_table(entrance: Entrance, settings: Settings) -> str:
+    """The topic as a table of bytes with the event time that moves the watermark.
+
+    A time that cannot be true becomes 1970, which moves nothing. A delay of the watermark of at
+    least 1 ms is what keeps events of one millisecond together: those at the watermark are late.
+    """
+    text = "DECODE(`value`, 'UTF-8')"
+    stamp = (
+        f"TO_TIMESTAMP_LTZ(TRY_CAST(COALESCE(REGEXP_EXTRACT({text}, '{_FLAT_TIME}', 1),"
+        f" JSON_VALUE({text}, '$.ts'), JSON_VALUE({text}, '$.time_mark')) AS BIGINT), 3)"
+    )
+    ahead = milliseconds(settings.flink.max_ahead_ms)
+    return f"""CREATE TEMPORARY TABLE {entrance.topic} (
+  `value` BYTES,
+  `partition` INT METADATA VIRTUAL,
+  `offset` BIGINT METADATA VIRTUAL,
+  `timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL,
+  text AS {text},
+  et AS CASE WHEN {stamp} <= `timestamp` + {ahead}
+    THEN {stamp} ELSE TO_TIMESTAMP_LTZ(0, 3) END,
+  WATERMARK FOR et AS et - {milliseconds(settings.flink.out_of_orderness_ms)}
+) WITH (
+  'connector' = 'kafka',
+  'topic' = '{settings.topic(entrance.topic)}',
+  'properties.bootstrap.servers' = '{settings.kafka.bootstrap}',
+  'scan.startup.mode' = 'earliest-offset',
+  'format' = 'raw'
+)"""
+
+
+def checked_view(entrance: Entrance, settings: Settings) -> str:
+    """The records with their fields, and ``reason`` why one is refused (null: it is not).
+
+    ``time_mark`` is set in marks. The order of the reasons is that of the Python decoder.
+    """
+    fields = [(c.name, c.name) for c in entrance.columns] + [("ts", "ts"), ("mark", "time_mark")]
+    texts = ",\n    ".join(
+        f"CASE WHEN text LIKE '%\"{key}\"%' THEN JSON_STRING(v['{key}']) END" for _, key in fields
+    )
+    names = ", ".join(f"t_{name}" for name, _ in fields)
+    # Flink's parser stops behind the first value; where the first brace that closes is not the
+    # last character, the record is parsed again as the only element of a list
+    whole = (
+        "(CHAR_LENGTH(text) = POSITION('}' IN text)"
+        " OR TRY_PARSE_JSON('[' || text || ']')[1] IS NOT NULL"
+        " AND TRY_PARSE_JSON('[' || text || ']')[2] IS NULL)"
+    )
+    values = ",\n  ".join(f"{_value(c)} AS `{c.name}`" for c in entrance.kept)
+    return f"""CREATE TEMPORARY VIEW {entrance.topic}_parsed AS
+SELECT `value`, `partition`, `offset`, `timestamp`, text, et, v,
+  v IS NOT NULL AND {whole} AND (POSITION(U&'\\FFFD' IN text) = 0
+    OR ENCODE(text, 'UTF-8') = `value`) AS sound
+FROM {entrance.topic}
+CROSS JOIN UNNEST(ARRAY[TRY_PARSE_JSON(CASE WHEN text LIKE '{{%' OR REGEXP(text, '^\\s*\\{{')
+  THEN text END)]) AS parse(v);
+
+CREATE TEMPORARY VIEW {entrance.topic}_fields AS
+SELECT *, TRY_CAST(COALESCE(t_mark, t_ts) AS BIGINT) AS ts
+FROM {entrance.topic}_parsed
+CROSS JOIN UNNEST(ARRAY[ROW(
+    {texts})]) AS field({names});
+
+CREATE TEMPORARY VIEW {entrance.topic}_checked AS
+SELECT `value`, `partition`, `offset`, et, ts, t_mark IS NOT NULL AS is_mark,
+  {values},
+  CASE
+    WHEN {_reasons(entrance, settings)}
+    WHEN t_mark IS NULL AND et <= CURRENT_WATERMARK(et) THEN 'late'
+  END AS reason
+FROM {entrance.topic}_fields"""
+
+
+def _reasons(entrance: Entrance, settings: Settings) -> str:
+    required = [c.name for c in entrance.columns if c.required] + ["ts"]
+    missing = " OR ".join(f"COALESCE(t_{name}, 'null') = 'null'" for name in required)
+    wrong = " OR ".join(_wrong(c) for c in (*entrance.columns, Column("ts", "int")))
+    ids = " OR ".join(_bad_id(c) for c in entrance.columns if c.type == "id")
+    ahead = milliseconds(settings.flink.max_ahead_ms)
+    cases = [
+        ("NOT COALESCE(sound, FALSE)", "malformed_json"),
+        (f"t_mark IS NULL AND ({missing})", "missing_field"),
+        (
+            f"CASE WHEN t_mark IS NOT NULL THEN {_wrong(Column('mark', 'int'))} ELSE {wrong} END",
+            "wrong_type",
+        ),
+        (f"t_mark IS NULL AND ({ids})", "bad_id"),
+        ("ts < 0", "time_negative"),
+        (f"ts < {SECONDS_LIMIT}", "time_in_seconds"),
+        (
+            f"ts > 99999999999999 OR TO_TIMESTAMP_LTZ(ts, 3) > `timestamp` + {ahead}",
+            "time_in_future",
+        ),
+        # the watermark's cheap reading of the time and the parser's must agree
+        ("TO_TIMESTAMP_LTZ(ts, 3) <> et", "malformed_json"),
+    ]
+    return "\n    WHEN ".join(f"{condition} THEN '{reason}'" for condition, reason in cases)
+
+
+def _wrong(column: Column) -> str:
+    text = f"t_{column.name}"
+    wrong = {
+        "id": f"{text} NOT LIKE '\"%'",
+        "text": f"{text} NOT LIKE '\"%'",
+        "object": f"{text} NOT LIKE '{{%'",
+        "int": f"{text} LIKE '\"%' OR {text} LIKE '%.%' OR TRY_CAST({text} AS BIGINT) IS NULL",
+        "float": f"{text} LIKE '\"%' OR TRY_CAST({text} AS DOUBLE) IS NULL",
+    }[column.type]
+    return f"({text} IS NOT NULL AND {text} <> 'null' AND ({wrong}))"
+
+
+def _bad_id(column: Column) -> str:
+    text = f"t_{column.name}"
+    # the two quotes count; only what is longer than a quarter can be too long in UTF-8
+    return (
+        f"({text} = '\"\"' OR CHAR_LENGTH({text}) > {MAX_ID_BYTES // 4}"
+        f" AND CHAR_LENGTH(HEX({_unquoted(text)})) > {2 * MAX_ID_BYTES})"
+    )
+
+
+def _unquoted(text: str) -> str:
+    return (
+        f"CASE WHEN POSITION('\\' IN {text}) > 0 THEN JSON_UNQUOTE({text})"
+        f" ELSE SUBSTRING({text}, 2, CHAR_LENGTH({text}) - 2) END"
+    )
+
+
+def _value(column: Column) -> str:
+    text = f"t_{column.name}"
+    if column.sql_type == "STRING":
+        return f"CASE WHEN {text} <> 'null' THEN {_unquoted(text)} END"
+    return f"TRY_CAST({text} AS {column.sql_type})"

@@ -1,0 +1,91 @@
+"""``headrace status``: the sums of all events, and how far each part is."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from deploy.launcher import leftovers
+from headrace.client import Client
+from headrace.settings import Settings
+from inttower.store import ModelStore
+from streaming.errors import HeadraceError
+from streaming.kafka import wait_for_broker
+from streaming.ledger import count_events
+from trainer.report import read_report, report_path
+
+
+def gather(settings: Settings, out: Console) -> dict[str, Any]:
+    """Everything that status shows; counting reads what the topics got since the last count."""
+    wait_for_broker(settings, timeout_s=5)
+    with out.status("counting what the topics got since the last count ..."):
+        sums = count_events(settings)
+    report = read_report(report_path(settings.state))
+    store = ModelStore(settings.store_url)
+    return {
+        "running": leftovers(settings.state / "run"),
+        "events": sums.to_json(),
+        "balances": sums.balances,
+        "trainer": None if report is None else msgspec.to_builtins(report),
+        "versions": {
+            channel: {"current": store.current(channel), "kept": store.versions(channel)}
+            for channel in store.channels()
+        },
+        "server": _server(settings),
+    }
+
+
+def _server(settings: Settings) -> dict[str, Any]:
+    try:
+        return {"running": True, **Client(settings).get("/v1/versions")}
+    except HeadraceError as error:
+        return {"running": False, "why": str(error)}
+
+
+def show(found: dict[str, Any], out: Console) -> None:
+    """Print it."""
+    running = ", ".join(found["running"]) or "none (of this state folder)"
+    out.print(f"parts running: {running}")
+    table = Table(title="every event accounted for" if found["balances"] else "SUMS DO NOT ADD UP")
+    for name in ("events", "produced", "became"):
+        table.add_column(name, justify="right" if name == "produced" else "left")
+    for topic in ("impressions", "clicks"):
+        sums = found["events"][topic]
+        became = ", ".join(f"{v:,} {k}" for k, v in sums.items() if k != "produced" and v)
+        table.add_row(topic, f"{sums['produced']:,}", became)
+    out.print(table)
+    if reasons := found["events"]["reasons"]:
+        out.print(f"dead letters: {', '.join(f'{n:,} {why}' for why, n in reasons.items())}")
+    if overdue := found["events"]["overdue"]:
+        out.print(
+            f"[red]{overdue:,} events are overdue[/]: lost, or late and not looked at yet; run it"
+            " again"
+        )
+    _show_trainer(found["trainer"], out)
+    for channel, versions in found["versions"].items():
+        out.print(f"{channel}: {versions['current']} of {len(versions['kept'])} kept")
+    server = found["server"]
+    if server["running"]:
+        for name, channel in server["channels"].items():
+            out.print(f"served {name}: {channel}")
+    else:
+        out.print(f"server: {server['why']}")
+
+
+def _show_trainer(report: dict[str, Any] | None, out: Console) -> None:
+    if report is None:
+        out.print("trainer: has not reported yet")
+        return
+    age = time.time() - report["written_ms"] / 1000
+    samples = report["samples"]
+    out.print(
+        f"trainer: {report['phase']}, {samples['learnt']:,} of {samples['seen']:,} samples learnt,"
+        f" {report['lag']:,} not read yet; said {age:.0f} s ago"
+    )
+    for model, rows in report["models"].items():
+        auc = rows["window"]["auc"]
+        out.print(f"   {model}: AUC {'-' if auc is None else f'{auc:.4f}'} over the window")

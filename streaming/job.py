@@ -1,0 +1,364 @@
+"""The Flink job: ``python -m streaming.job SETTINGS [SQL]``.
+
+It runs the SQL script that it is handed (default: ``STATE/flink/job.sql``; it knows no feature)
+in an embedded MiniCluster, or on the cluster at ``flink.master``, and stays until the job ends:
+0 after SIGTERM or SIGINT, 1 when the job fails or its JVM dies (the launcher starts it again).
+
+What keeps every sample exactly once:
+
+- it goes on from its own newest complete checkpoint, unasked, and refuses to start without one
+  over a sample topic that already holds records;
+- a JVM that an earlier run left behind is ended first, for it would fight this one for the
+  transactions;
+- on a clean stop it takes a savepoint, so that nothing is left in an open transaction.
+
+Metrics: ``headrace_job_up`` (1: running), ``headrace_job_checkpoints_total``,
+``headrace_job_checkpoint_seconds``, ``headrace_job_checkpoint_bytes``,
+``headrace_job_records{vertex,direction}``, ``headrace_job_watermark_ms`` (smallest of the sinks),
+``headrace_job_restarts_total`` (Flink's own, inside the process).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import psutil
+from kafka import TopicPartition
+from prometheus_client import start_http_server
+
+from headrace.settings import Settings
+from streaming import topics
+from streaming.errors import BrokerError, ConfigurationError, JobError
+from streaming.java import jars, java_home
+from streaming.job_metrics import JobMetrics
+from streaming.kafka import admin, begin_offsets, consumer, create_topics, end_offsets
+from streaming.kafka import wait_for_broker as wait_for_kafka
+
+if TYPE_CHECKING:
+    from pyflink.table import TableEnvironment
+
+log = logging.getLogger(__name__)
+
+_BROKER_S = 60.0
+_POLL_S = 0.5
+_STOP_S = 15.0
+_KILL_S = 10.0
+_ENDED = frozenset({"FINISHED", "CANCELED", "FAILED", "SUSPENDED"})
+
+
+def default_sql(settings: Settings) -> Path:
+    """Where the rendered script is looked for."""
+    return settings.state / "flink" / "job.sql"
+
+
+def checkpoint_url(settings: Settings) -> str:
+    """The folder of checkpoints, as a URI that Flink and fsspec both read."""
+    given = settings.flink.checkpoint_dir
+    return given or (settings.state.absolute() / "flink" / "checkpoints").as_uri()
+
+
+def newest_checkpoint(url: str) -> str | None:
+    """The newest complete checkpoint or savepoint below a folder, over all jobs that wrote there.
+
+    One without ``_metadata`` was not finished.
+    """
+    files, root = fsspec.url_to_fs(url)
+    complete = [
+        path
+        for pattern in ("*/chk-*/_metadata", "savepoint-*/_metadata")
+        for path in files.glob(f"{root}/{pattern}")
+    ]
+    if not complete:
+        return None
+    newest = max(complete, key=lambda path: (files.modified(path), path))
+    return str(files.unstrip_protocol(newest.rsplit("/", 1)[0]))
+
+
+def prune_checkpoints(url: str, keep: str) -> None:
+    """Delete what earlier runs left, except the checkpoint that this one starts from."""
+    files, root = fsspec.url_to_fs(url)
+    if not files.exists(root):
+        return
+    _, kept = fsspec.url_to_fs(keep)
+    for folder in files.ls(root, detail=False):
+        if not kept.startswith(folder):
+            files.rm(folder, recursive=True)
+
+
+def check_start(settings: Settings, checkpoint: str | None) -> None:
+    """Refuse a start that would write every sample a second time.
+
+    Raises:
+        JobError: no checkpoint, but committed samples.
+    """
+    if checkpoint is None and has_records(settings, topics.SAMPLES):
+        raise JobError(
+            f"{settings.topic(topics.SAMPLES)} holds samples, but there is no checkpoint under"
+            f" {checkpoint_url(settings)} to go on from: the job would write each of them again."
+            " Bring the checkpoint back, or start over with `headrace reset`"
+        )
+
+
+def has_records(settings: Settings, topic: str) -> bool:
+    """Whether a reader of committed records finds any in the topic (one of the design's names)."""
+    name = settings.topic(topic)
+    with admin(settings) as client:
+        begin = begin_offsets(client, name)
+        end = end_offsets(client, name, committed=True)
+    behind = {(name, p): begin[p] for p in begin if end[p] > begin[p]}
+    if not behind:
+        return False
+    # offsets also count the marks of transactions, so only reading tells
+    client = consumer(settings, behind)
+    try:
+        while any(client.position(TopicPartition(*key)) < end[key[1]] for key in behind):
+            if client.poll(timeout_ms=500):
+                return True
+    finally:
+        client.close()
+    return False
+
+
+def state_mark(settings: Settings) -> str:
+    """The JVM option by which a process of this state folder is known."""
+    digest = hashlib.sha256(str(settings.state.absolute()).encode()).hexdigest()[:16]
+    return f"-Dheadrace.job={digest}"
+
+
+def end_leftovers(settings: Settings) -> int:
+    """End JVMs that an earlier run of this state folder left behind; returns how many."""
+    mark = state_mark(settings)
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if mark in (process.info["cmdline"] or ()):
+            log.warning("ending JVM %d, left over from an earlier run", process.pid)
+            process.kill()
+            found.append(process)
+    _, alive = psutil.wait_procs(found, _KILL_S)
+    if alive:
+        raise JobError(
+            f"JVM {alive[0].pid} of an earlier run does not end: kill it by hand (kill -9"
+            f" {alive[0].pid}), then start again"
+        )
+    return len(found)
+
+
+def flink_config(settings: Settings, checkpoint: str | None, rest_port: int) -> dict[str, str]:
+    """Flink's configuration of the job, by its names."""
+    config = {
+        "pipeline.name": "headrace",
+        "pipeline.jars": ";".join(path.as_uri() for path in jars("flink")),
+        "pipeline.object-reuse": "true",
+        "parallelism.default": str(settings.flink.parallelism),
+        # an idle timeout would lose events while catching up; time moves by marks alone
+        "table.exec.source.idle-timeout": "0 ms",
+        "table.local-time-zone": "UTC",
+        # rows of a key come in order from one subtask: nothing to materialize
+        "table.exec.sink.upsert-materialize": "NONE",
+        "table.exec.sink.require-on-conflict": "false",
+        "execution.checkpointing.interval": f"{settings.flink.checkpoint_ms} ms",
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.checkpointing.dir": checkpoint_url(settings),
+        "execution.checkpointing.savepoint-dir": checkpoint_url(settings),
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        "execution.checkpointing.num-retained": "3",
+        "state.backend.type": "hashmap",
+        "pipeline.auto-watermark-interval": f"{min(50, settings.flink.checkpoint_ms)} ms",
+        "execution.buffer-timeout.interval": "10 ms",
+    }
+    if checkpoint:
+        config["execution.state-recovery.path"] = checkpoint
+    if settings.flink.master:
+        host, _, port = settings.flink.master.rpartition(":")
+        config |= {"execution.target": "remote", "rest.address": host, "rest.port": port}
+    else:
+        config |= {
+            "execution.target": "local",
+            "rest.address": "127.0.0.1",
+            "rest.bind-address": "127.0.0.1",
+            "rest.port": str(rest_port),
+            "rest.bind-port": str(rest_port),
+        }
+    return config
+
+
+def statements(script: str) -> list[str]:
+    r"""The statements of a rendered script; an empty line stands between any two.
+
+    >>> statements("CREATE A;\n\nEXECUTE STATEMENT SET BEGIN\nINSERT 1;\nINSERT 2;\nEND;\n")
+    ['CREATE A', 'EXECUTE STATEMENT SET BEGIN\nINSERT 1;\nINSERT 2;\nEND']
+    """
+    return [s for part in script.split(";\n\n") if (s := part.strip().removesuffix(";"))]
+
+
+def _environment(settings: Settings, config: dict[str, str]) -> TableEnvironment:
+    """The table environment; starts the JVM."""
+    folder = settings.state.absolute() / "flink"
+    (folder / "log").mkdir(parents=True, exist_ok=True)
+    os.environ["JAVA_HOME"] = str(java_home())
+    os.environ["FLINK_LOG_DIR"] = str(folder / "log")
+    os.environ["JVM_ARGS"] = (
+        f"-Xmx{settings.flink.heap_mb}m -XX:+UseSerialGC {state_mark(settings)}"
+    )
+
+    # takes seconds to import, and reads the environment that was just set
+    from pyflink.common import Configuration  # noqa: PLC0415
+    from pyflink.table import EnvironmentSettings, TableEnvironment  # noqa: PLC0415
+
+    options = Configuration()
+    for key, value in config.items():
+        options.set_string(key, value)
+    builder = EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(options)
+    return TableEnvironment.create(builder.build())
+
+
+class Job:
+    """The submitted job.
+
+    Args:
+        settings: of the job.
+        sql: the script; its last statement starts the job.
+
+    It raises:
+        JobError: the script is missing, is refused, or the start would write samples twice.
+    """
+
+    def __init__(self, settings: Settings, sql: Path) -> None:
+        if not sql.exists():
+            raise JobError(
+                f"there is no SQL at {sql}: the launcher renders it (features.sql.render_job);"
+                " start the job with `headrace up`"
+            )
+        end_leftovers(settings)
+        checkpoint = newest_checkpoint(checkpoint_url(settings))
+        check_start(settings, checkpoint)
+        if checkpoint:
+            prune_checkpoints(checkpoint_url(settings), checkpoint)
+        log.info("starting from %s", checkpoint or "the beginning of the topics")
+        self._settings = settings
+        self.rest = settings.flink.master or f"127.0.0.1:{_free_port()}"
+        port = int(self.rest.rpartition(":")[2])
+        environment = _environment(settings, flink_config(settings, checkpoint, port))
+        self._client = _submit(environment, statements(sql.read_text()))
+        self.id = str(self._client.get_job_id())
+        log.info("job %s is submitted, REST at %s", self.id, self.rest)
+
+    def status(self) -> str:
+        """Flink's word for its state.
+
+        Raises:
+            JobError: the JVM is gone.
+        """
+        from py4j.protocol import Py4JError, Py4JNetworkError  # noqa: PLC0415
+
+        try:
+            return str(self._client.get_job_status().result().name)
+        except (Py4JNetworkError, Py4JError, OSError) as error:
+            raise JobError(
+                f"the JVM of the job is gone ({error}); its last words are in"
+                f" {self._settings.state / 'flink' / 'log'}. Start it again: it goes on from its"
+                " newest checkpoint"
+            ) from error
+
+    def stop(self) -> None:
+        """Take a savepoint and end; what is not possible in time is left to the checkpoint."""
+        done = threading.Event()
+
+        def savepoint() -> None:
+            url = checkpoint_url(self._settings)
+            path = self._client.stop_with_savepoint(False, url).result()
+            log.info("stopped with %s", path)
+            done.set()
+
+        threading.Thread(target=savepoint, daemon=True).start()
+        if not done.wait(_STOP_S):
+            log.warning("no savepoint within %.0f s: the newest checkpoint has to do", _STOP_S)
+            self._client.cancel()
+
+
+def _submit(environment: TableEnvironment, script: list[str]) -> Any:  # noqa: ANN401 - a JobClient
+    from py4j.protocol import Py4JJavaError  # noqa: PLC0415
+    from pyflink.util.exceptions import TableException  # noqa: PLC0415
+
+    result = None
+    for statement in script:
+        try:
+            result = environment.execute_sql(statement)
+        except (Py4JJavaError, TableException) as error:
+            first = str(error).split("\tat ", 1)[0].strip()
+            raise JobError(
+                f"Flink refuses this statement: {first}\n{statement}\nIt is rendered from the"
+                " declaration of the log: correct that one"
+            ) from error
+    client = result and result.get_job_client()
+    if client is None:
+        raise JobError("the last statement of the script starts no job; is the script whole?")
+    return client
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run(settings: Settings, sql: Path) -> None:
+    """Run the job until a signal or its end.
+
+    Raises:
+        JobError: it cannot start, it failed, or its JVM died.
+        BrokerError: there is no broker.
+    """
+    stopping = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    wait_for_kafka(settings, _BROKER_S)
+    create_topics(settings)
+    metrics = JobMetrics()
+    start_http_server(settings.job_metrics_port, addr="127.0.0.1")
+    job = Job(settings, sql)
+    while not stopping.wait(_POLL_S):
+        status = job.status()
+        metrics.update(job.rest, job.id, status)
+        if status in _ENDED:
+            raise JobError(
+                f"the job is {status}; the cause is in {settings.state / 'flink' / 'log'}"
+            )
+    log.info("stopping")
+    job.stop()
+
+
+def _own_group() -> None:
+    """Lead a process group, so that ending it also ends the JVM."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+
+
+def main(arguments: list[str]) -> None:
+    """The command line of this module."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    _own_group()
+    settings = Settings.read(Path(arguments[0]))
+    try:
+        run(settings, Path(arguments[1]) if len(arguments) > 1 else default_sql(settings))
+    except (JobError, BrokerError, ConfigurationError) as error:
+        log.error("%s", error)  # noqa: TRY400 - the message says all, a trace would hide it
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

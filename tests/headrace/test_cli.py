@@ -1,0 +1,109 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.core import TyperCommand, TyperGroup
+
+from headrace.cli import app
+
+
+def headrace(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "headrace", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def commands(group: TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[str, TyperCommand]]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, (*path, name))
+        else:
+            assert isinstance(command, TyperCommand)
+            yield " ".join((*path, name)), command
+
+
+def all_commands() -> list[tuple[str, TyperCommand]]:
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    return list(commands(root))
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands(), ids=[n for n, _ in all_commands()])
+def test_every_help_text_has_an_example_of_its_command(name: str, command: TyperCommand) -> None:
+    help_text = command.help or ""
+    example = help_text.partition("Example:")[2]
+    assert example, f"headrace {name} --help shows no example"
+    assert name.rsplit(" ", maxsplit=1)[-1] in example
+
+
+def test_the_commands_of_the_design_are_there() -> None:
+    names = {name.split(" ", maxsplit=1)[0] for name, _ in all_commands()}
+    assert names >= {
+        *("demo", "up", "replay", "status", "rank", "rollback", "experiment"),
+        *("doctor", "reset", "bench"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "kafka.partitions=none", "settings"], "setting kafka.partitions: "),
+        (["--set", "kafka", "settings"], "--set wants SECTION.NAME=VALUE"),
+        (["--set", "cafka.x=1", "settings"], "no section 'cafka'; there are state, kafka,"),
+        (["--config", "none.toml", "settings"], "none.toml: there is no such file"),
+        (["replay", "ml-2m", "--path", "."], "no reader for the log 'ml-2m': choose ml-100k"),
+        (["replay", "ml-1m"], "download it and give its folder with --path"),
+        (["replay", "ml-1m", "--path", "."], "ratings.dat"),
+        (["--set", "serving.port=1", "rank", "u"], "start one with `headrace up`"),
+        (["--set", "kafka.bootstrap=127.0.0.1:1", "status"], "127.0.0.1:1"),
+        (["rollback", "champion"], "champion"),
+    ],
+)
+def test_what_cannot_work_is_one_message_and_no_trace(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = headrace(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.startswith("headrace: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_reset_deletes_what_is_ours_and_leaves_the_rest(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (state / "broker").mkdir(parents=True)
+    (state / "broker" / "log").write_text("x")
+    (state / "ledger.json").write_text("{}")
+    (state / "thesis.tex").write_text("y")
+    done = headrace("--state", str(state), "reset", "--yes", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in state.iterdir()] == ["thesis.tex"]
+    assert "left alone, not ours: thesis.tex" in done.stdout
+
+
+def test_reset_asks_first(tmp_path: Path) -> None:
+    (tmp_path / ".headrace" / "broker").mkdir(parents=True)
+    done = headrace("reset", cwd=tmp_path)
+    assert done.returncode == 1
+    assert (tmp_path / ".headrace" / "broker").exists()
+
+
+def test_doctor_names_a_port_in_use(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = headrace("--set", f"serving.port={port}", "doctor", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"no port of the server: {port} is in use" in done.stdout
+    assert "ok Java" in done.stdout

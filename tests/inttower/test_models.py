@@ -1,0 +1,309 @@
+"""What every model of the library owes, checked on each of them.
+
+A new model is one more entry of MODELS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from inttower.contract import Decoupled, Model
+from inttower.errors import SpecError, StaleBatchError
+from inttower.evaluate import auc
+from inttower.inttower import Dot, IntTower, IntTowerConfig
+from inttower.learner import Learner, Training
+from inttower.logistic import LogisticRegression
+from inttower.spec import FeatureSpec
+
+Toy = Callable[..., tuple[dict[str, Any], Any]]
+Make = Callable[..., Learner]
+
+SMALL: dict[str, Any] = {"width": 8, "hidden": (24, 24, 16), "heads": 3, "head_size": 4}
+FAST = Training(epochs=6, batch_size=64, lr=3e-3)
+
+
+def _inttower(config: IntTowerConfig) -> Make:
+    def make(spec: FeatureSpec, training: Training = FAST, **options: Any) -> Learner:
+        return IntTower(spec, config, training=training, **options)
+
+    return make
+
+
+def _logistic(spec: FeatureSpec, training: Training = FAST, **options: Any) -> Learner:
+    return LogisticRegression(spec, training=training, **options)
+
+
+MODELS: dict[str, Make] = {
+    "inttower": _inttower(IntTowerConfig(**SMALL, fm_rank=4)),
+    "inttower-paper": _inttower(IntTowerConfig(**SMALL, first_order=False, fm_rank=0)),
+    "inttower-last-layer": _inttower(IntTowerConfig(**SMALL, fm_rank=4, layers=1)),
+    "inttower-dots-cir": _inttower(
+        IntTowerConfig(**SMALL, fm_rank=4, cir=0.1, dots=(Dot("state", "factors", 1.0),))
+    ),
+    "logistic": _logistic,
+}
+# of the toy's clicks, the counters alone explain little
+REACHES = {"logistic": 0.55}
+
+
+@pytest.fixture(params=sorted(MODELS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make(name: str) -> Make:
+    return MODELS[name]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one.keys() != other.keys():
+        return False
+    return all(
+        one[k] == other[k]
+        if isinstance(one[k], bytes)
+        else one[k].dtype == other[k].dtype and one[k].tobytes() == other[k].tobytes()
+        for k in one
+    )
+
+
+def _stream(model: Learner, columns: dict[str, Any], labels: Any, start: int, stop: int) -> None:
+    for at in range(start, stop, 20):
+        part = slice(at, min(at + 20, stop))
+        batch = model.encode({k: v[part] for k, v in columns.items()}, admit=True)
+        model.predict(batch)
+        model.learn(batch, labels[part])
+
+
+def test_keeps_the_contract(make: Make, spec: FeatureSpec) -> None:
+    model = make(spec)
+    assert isinstance(model, Model)
+    assert isinstance(model, Decoupled) == hasattr(model, "base")
+
+
+def test_learns_what_can_be_learnt(make: Make, name: str, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(3000)
+    model = make(spec)
+    model.fit(model.encode(columns, admit=True), labels)
+    fresh, truth = toy(1000, seed=1)
+    assert auc(truth, model.predict(model.encode(fresh, admit=False))) > REACHES.get(name, 0.85)
+
+
+def test_learns_from_the_stream_alone(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(400)
+    model = make(spec)
+    batch = model.encode(columns, admit=True)
+    losses = [model.learn(batch, labels) for _ in range(30)]
+    assert losses[-1] < losses[0]
+
+
+def test_weights_count(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(200)
+    one, other = make(spec), make(spec)
+    weights = np.where(np.arange(200) < 100, 0, 2).astype(np.float32)
+    whole, half = one.encode(columns, admit=True), other.encode(columns, admit=True)
+    # rows of no weight have no part in the loss
+    loss = one.learn(whole, labels, weights)
+    rest = other.learn(half.take(slice(100, 200)), labels[100:])
+    if "cir" not in str(one.config) or not getattr(one.config, "cir", 0):
+        assert loss == pytest.approx(rest, rel=1e-5)
+
+
+def test_order_of_rows_does_not_matter(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(500)
+    model = make(spec)
+    batch = model.encode(columns, admit=True)
+    model.fit(batch, labels, epochs=1)
+    order = np.random.default_rng(3).permutation(500)
+    np.testing.assert_allclose(
+        model.predict(batch.take(order)), model.predict(batch)[order], atol=1e-5
+    )
+
+
+def test_predict_changes_nothing(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(300)
+    model = make(spec)
+    model.fit(model.encode(columns, admit=True), labels, epochs=1)
+    before = model.state()
+    model.predict(model.encode(columns, admit=False))
+    assert _same(before, model.state())
+
+
+def test_resumed_in_the_middle_it_ends_with_the_same_bytes(
+    make: Make, spec: FeatureSpec, toy: Toy
+) -> None:
+    columns, labels = toy(600)
+    training = Training(epochs=1, batch_size=64, limit=25)  # ids expire on the way
+    straight = make(spec, training)
+    warm = {k: v[:200] for k, v in columns.items()}
+    straight.fit(straight.encode(warm, admit=True), labels[:200])
+    _stream(straight, columns, labels, 200, 400)
+    saved = straight.state()
+    resumed = make(spec, training, seed=9)
+    resumed.load_state(saved)
+    assert _same(saved, resumed.state())
+    _stream(straight, columns, labels, 400, 600)
+    _stream(resumed, columns, labels, 400, 600)
+    assert _same(straight.state(), resumed.state())
+    assert not _same(saved, resumed.state())
+
+
+def test_loaded_it_predicts_the_same(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(300)
+    model, other = make(spec), make(spec, seed=5)
+    model.fit(model.encode(columns, admit=True), labels, epochs=1)
+    other.load_state(model.state())
+    batch = model.encode(columns, admit=False)
+    np.testing.assert_array_equal(model.predict(batch), other.predict(batch))
+
+
+def test_state_of_another_model_is_refused(make: Make, spec: FeatureSpec) -> None:
+    state = make(spec).state()
+    state["signature"] = b"{}"
+    with pytest.raises(SpecError, match="another model"):
+        make(spec).load_state(state)
+
+
+def test_the_seed_decides(make: Make, name: str, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(300)
+    states = []
+    for seed in (1, 1, 2):
+        model = make(spec, seed=seed)
+        model.fit(model.encode(columns, admit=True), labels, epochs=1, seed=seed)
+        states.append(model.state())
+    assert _same(states[0], states[1])
+    assert not _same(states[0], states[2])
+
+
+def test_building_a_model_leaves_the_callers_random_state_alone(
+    make: Make, spec: FeatureSpec
+) -> None:
+    before = torch.random.get_rng_state()
+    make(spec)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_unseen_ids_have_predictions(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(300)
+    model = make(spec)
+    model.fit(model.encode(columns, admit=True), labels, epochs=1)
+    strange = dict(columns)
+    for field in ("user_id", "taste", "item_id"):
+        strange[field] = [f"new {text}" for text in columns[field]]
+    strange["genres"] = [["never seen"]] * 300
+    strange["liked"] = [["never seen"]] * 300
+    logits = model.predict(model.encode(strange, admit=False))
+    assert np.isfinite(logits).all()
+    # a row of its own starts as the unknown one: nothing jumps when an id is admitted
+    np.testing.assert_allclose(
+        model.predict(model.encode({**strange, "liked": [[]] * 300}, admit=True)),
+        logits,
+        atol=1e-6,
+    )
+
+
+def test_empty_fields_and_constants_give_numbers(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(200)
+    columns["liked"] = [[]] * 200
+    columns["genres"] = [[]] * 200
+    columns["activity"] = np.full(200, 7, np.float32)
+    columns["rate"] = np.full(200, np.nan, np.float32)
+    columns["state"][:, 1] = 0
+    columns["state"][0] = np.nan
+    model = make(spec)
+    batch = model.encode(columns, admit=True)
+    model.fit(batch, labels, epochs=2)
+    assert np.isfinite(model.learn(batch, labels))
+    assert np.isfinite(model.predict(batch)).all()
+    for value in model.state().values():
+        assert isinstance(value, bytes) or np.isfinite(value.astype(np.float64)).all()
+
+
+def test_gradients_reach_every_parameter(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(500)
+    model = make(spec)
+    batch = model.encode(columns, admit=True)
+    model.learn(batch, labels)  # what starts at 0 moves, and lets gradients through
+    model.learn(batch, labels)
+    for parameter, weight in model.network.named_parameters():
+        assert weight.grad is not None, parameter
+        assert weight.grad.abs().sum() > 0, parameter
+
+
+def test_a_batch_of_before_an_expiry_is_refused(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    model = make(spec, Training(limit=10))
+    if not model.reads_ids:
+        pytest.skip("it has no ids that could expire")
+    columns, labels = toy(100, users=10, items=10)
+    batch = model.encode(columns, admit=True)
+    others = {**columns, "user_id": [f"other {u}" for u in columns["user_id"]]}
+    model.encode(others, admit=True)
+    with pytest.raises(StaleBatchError):
+        model.predict(batch)
+    with pytest.raises(StaleBatchError):
+        model.learn(batch, labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate": None}, "'rate' is missing"),
+        ({"rate": np.zeros(3, np.float32)}, "shape"),
+        ({"rate": ["a"] * 10}, "no number"),
+        ({"state": np.zeros(10, np.float32)}, "shape"),
+    ],
+)
+def test_wrong_dense_columns_are_named(
+    make: Make, spec: FeatureSpec, toy: Toy, change: dict[str, Any], message: str
+) -> None:
+    columns = {**toy(10)[0], **change}
+    columns = {k: v for k, v in columns.items() if v is not None}
+    with pytest.raises(SpecError, match=message):
+        make(spec).encode(columns, admit=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"taste": None}, "'taste' is missing"),
+        ({"taste": ["even"] * 3}, "'taste' has 3 rows"),
+        ({"genres": ["g1"] * 10}, "list of texts"),
+        ({"taste": "even"}, "not a list"),
+    ],
+)
+def test_wrong_text_columns_are_named(
+    make: Make, spec: FeatureSpec, toy: Toy, change: dict[str, Any], message: str
+) -> None:
+    model = make(spec)
+    if not model.reads_ids:
+        pytest.skip("it reads no text")
+    columns = {k: v for k, v in {**toy(10)[0], **change}.items() if v is not None}
+    with pytest.raises(SpecError, match=message):
+        model.encode(columns, admit=True)
+
+
+def test_labels_must_fit(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(10)
+    model = make(spec)
+    batch = model.encode(columns, admit=True)
+    with pytest.raises(SpecError, match="as many labels"):
+        model.learn(batch, labels[:9])
+    with pytest.raises(SpecError, match="without rows"):
+        model.learn(batch.take(slice(0, 0)), labels[:0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_agrees_with_the_cpu(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(600)
+    logits = []
+    for device in ("cpu", "cuda"):
+        model = make(spec, device=device)
+        model.fit(model.encode(columns, admit=True), labels, epochs=1)
+        _stream(model, columns, labels, 0, 200)
+        logits.append(model.predict(model.encode(columns, admit=False)))
+    np.testing.assert_allclose(logits[0], logits[1], atol=2e-3)

@@ -1,0 +1,285 @@
+"""Versions and deltas on their way out: to the model store and to ``model.updates``.
+
+A version is published when the warm-up ends, at each start, and every so often from then on; in
+between, deltas carry what samples have touched, encoded with the weights of the newest version. The
+frozen channel gets one version a run, the model as it was at the end of the warm-up.
+
+What cannot be published is said and tried again later: a store that is away, or a version that
+would not pass the checks of its readers, must not stop the learning.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from features.inputs import Columns
+from features.registry import declaration
+from features.samples import Sample
+from headrace.settings import Settings
+from inttower.bundle import write_bundle
+from inttower.contents import contents
+from inttower.contract import Decoupled
+from inttower.errors import IntTowerError
+from inttower.published import Base
+from inttower.store import ModelStore
+from streaming.events import VersionAnnounced, encode
+from streaming.kafka import Writer, admin, end_offsets
+from streaming.topics import MODEL_UPDATES
+from trainer.deltas import Collector, deltas
+from trainer.inputs import SampleInputs
+from trainer.intake import Intake
+from trainer.learner import Learner
+from trainer.metrics import Metrics
+from trainer.report import Published
+from trainer.rows import LatestRows
+from trainer.timer import Timer
+from trainer.user_state import UserState, user_rows
+
+log = logging.getLogger(__name__)
+
+_GOLDEN_ROWS = 8
+# over fewer rows a window's AUC is too uncertain for a server to judge a version by
+_JUDGED_ROWS = 5_000
+_RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What one channel is published from."""
+
+    channel: str
+    model: Decoupled
+    items: LatestRows
+    state: UserState | None
+
+
+class Publisher:
+    """Publishes what a learner has learnt.
+
+    Args:
+        settings: store, topics, channels, and how often.
+        learner: the source of all of it.
+        inputs: makes the columns of items.
+        metrics: counts.
+        run: names all that follows from one warm-up.
+        intake: for the offsets in the manifests.
+        writer: sends; it waits for a broker that is away.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        learner: Learner,
+        inputs: SampleInputs,
+        metrics: Metrics,
+        *,
+        run: str,
+        intake: Intake,
+        writer: Writer,
+    ) -> None:
+        self._settings = settings
+        self._learner = learner
+        self._inputs = inputs
+        self._metrics = metrics
+        self._run = run
+        self._intake = intake
+        self._writer = writer
+        self._topic = settings.topic(MODEL_UPDATES)
+        self._store = ModelStore(settings.store_url)
+        self._collector = Collector(declaration(settings.log.name))
+        self._base: Base | None = None
+        self._deltas = Timer(settings.trainer.delta_every_ms / 1000)
+        self._versions = Timer(settings.trainer.version_every_s)
+        trainer = settings.trainer
+        self.published = {trainer.channel: Published()}
+        if trainer.frozen_channel:
+            self.published[trainer.frozen_channel] = Published()
+
+    def touch(self, samples: Sequence[Sample]) -> None:
+        """Take note of samples that were learnt, in the order of learning."""
+        self._collector.add(samples)
+
+    def begin(self) -> None:
+        """Publish the first versions of this process: the frozen one if the run has none yet."""
+        self._publish_frozen()
+        self._publish_online()
+
+    def tick(self) -> None:
+        """Publish what is due."""
+        if self._versions.due():
+            self._publish_frozen()
+            self._publish_online()
+        elif self._base is not None and self._deltas.due():
+            self._send_deltas()
+
+    def flush(self) -> None:
+        """Send what was touched; return once all that was sent is on the broker.
+
+        Before the first version nothing is sent: that version will hold all of it.
+        """
+        if self._base is not None:
+            self._send_deltas()
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._writer.close()
+
+    def _send_deltas(self) -> None:
+        channel = self._settings.trainer.channel
+        published = self.published[channel]
+        touched = self._collector.take()
+        if not touched or self._base is None or published.version is None:
+            return
+        made = deltas(
+            touched,
+            channel=channel,
+            version=published.version,
+            base=self._base,
+            learner=self._learner,
+            inputs=self._inputs,
+        )
+        for delta in made:
+            self._writer.send(self._topic, 0, channel.encode(), encode(delta))
+            published.deltas += 1
+            self._metrics.deltas.labels(channel).inc()
+        self._metrics.delta_rows.labels("user").inc(len(touched.users))
+        self._metrics.delta_rows.labels("item").inc(len(touched.items))
+
+    # ------------------------------------------------------------------ versions
+
+    def _publish_online(self) -> None:
+        learner = self._learner
+        side = _Side(
+            self._settings.trainer.channel,
+            learner.models.online,
+            learner.items,
+            learner.models.user_state,
+        )
+        self.flush()
+        if self._publish(side):
+            # touched before: the version holds it
+            self._collector.take()
+            self._base = learner.models.online.base()
+
+    def _publish_frozen(self) -> None:
+        channel, learner = self._settings.trainer.frozen_channel, self._learner
+        if not channel or self.published[channel].version is not None:
+            return
+        current = self._run_version(channel)
+        if current is not None:
+            self.published[channel].version = current
+            return
+        side = _Side(
+            channel,
+            learner.models.frozen,
+            learner.frozen_features.items,
+            learner.models.frozen_user_state,
+        )
+        self._publish(side)
+
+    def _run_version(self, channel: str) -> str | None:
+        """The channel's version that this run has published before a restart."""
+        try:
+            for version in reversed(self._store.versions(channel)):
+                if self._store.manifest(channel, version)["metrics"].get("run") == self._run:
+                    return version
+        except (IntTowerError, OSError) as error:
+            log.warning("model store, channel %s: %s", channel, error)
+        return None
+
+    def _publish(self, side: _Side) -> bool:
+        """Write one version and point to it; False, said and due again soon, if that fails."""
+        started = time.monotonic()
+        try:
+            version = self._write(side)
+        except (IntTowerError, OSError) as error:
+            log.error(  # noqa: TRY400 - the text has the cause
+                "a version of %s could not be published, trying again in %.0f s: %s",
+                side.channel,
+                _RETRY_S,
+                error,
+            )
+            self._metrics.version_failures.labels(side.channel).inc()
+            self._versions.due_in(_RETRY_S)
+            return False
+        published = self.published[side.channel]
+        published.version = version
+        published.versions += 1
+        self._metrics.versions.labels(side.channel).inc()
+        self._metrics.version_seconds.observe(time.monotonic() - started)
+        return True
+
+    def _write(self, side: _Side) -> str:
+        trainer, store = self._settings.trainer, self._store
+        there = store.versions(side.channel)
+        version = _next_name(there)
+        known = side.model.known_ids("item")
+        ids = [*known, *sorted(set(self._inputs.catalogue_items()).difference(known))]
+        users = side.model.known_ids("user")
+        held = contents(
+            side.model,
+            self._inputs.items(ids, side.items, side.state),
+            user_rows(side.model, side.state, users),
+        )
+        now = time.time_ns() // 1_000_000
+        with store.draft(side.channel) as folder:
+            write_bundle(
+                folder,
+                side.model,
+                held,
+                self._golden(side, users, ids),
+                version=version,
+                channel=side.channel,
+                created_ms=now,
+                parent=there[-1] if there else None,
+                offsets={str(p): offset for p, offset in self._intake.offsets.items()},
+                updates_offset=self._updates_end(),
+                metrics=self._figures(side),
+            )
+            current = store.publish(side.channel, version, folder)
+        if current:
+            announced = VersionAnnounced(channel=side.channel, version=version, created_ms=now)
+            self._writer.send(self._topic, 0, side.channel.encode(), encode(announced))
+        else:
+            log.info("%s is held by a rollback: %s is kept, not served", side.channel, version)
+        store.prune(side.channel, trainer.keep_versions)
+        return version
+
+    def _golden(self, side: _Side, users: Sequence[str], items: Sequence[str]) -> Columns:
+        """Columns of a few pairs of the newest users and items; of unknown ones if there are none.
+
+        They read the features of the end of the warm-up, which any process of this run has.
+        """
+        last = range(-_GOLDEN_ROWS, 0)
+        some_users, some_items = (
+            [ids[k % len(ids)] if ids else "" for k in last] for ids in (users, items)
+        )
+        then = self._learner.frozen_features
+        return self._inputs.pairs(some_users, some_items, then, side.state)
+
+    def _updates_end(self) -> int:
+        with admin(self._settings) as client:
+            return end_offsets(client, self._topic)[0]
+
+    def _figures(self, side: _Side) -> dict[str, object]:
+        """What the manifest tells of how good the model is."""
+        figures: dict[str, object] = {"run": self._run, "learnt": self._learner.counters.learnt}
+        if side.model is self._learner.models.online:
+            window = self._learner.evaluation.over_window()
+            if window["online"].rows >= _JUDGED_ROWS:
+                figures["window"] = {name: found.to_json() for name, found in window.items()}
+        return figures
+
+
+def _next_name(versions: Sequence[str]) -> str:
+    """The name behind all of these, which sorts behind them.
+
+    >>> _next_name([]), _next_name(["000001", "000009"])
+    ('000001', '000010')
+    """
+    numbers = [int(name) for name in versions if name.isdecimal()]
+    return f"{max(numbers, default=0) + 1:06d}"

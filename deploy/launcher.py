@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 STOP_SECONDS = 20.0
+_GONE_SECONDS = 10.0
 # a part that dies this often within a minute has a cause that a restart does not cure
 RESTARTS_PER_MINUTE = 5
 
@@ -192,13 +193,20 @@ def leftovers(pid_folder: Path) -> dict[str, int]:
 
 
 def end_leftovers(pid_folder: Path) -> list[str]:
-    """End the process groups of an earlier run whose launcher is gone; returns their names."""
+    """End the process groups of an earlier run whose launcher is gone; returns their names.
+
+    They are gone when it returns, and their ports with them.
+    """
     found = leftovers(pid_folder)
+    ended = []
     for pid in found.values():
         try:
+            leader = psutil.Process(pid)
+            ended += [leader, *leader.children(recursive=True)]
             os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
+        except (ProcessLookupError, psutil.NoSuchProcess):
             continue
+    psutil.wait_procs(ended, timeout=_GONE_SECONDS)
     for path in pid_folder.glob("*.json"):
         path.unlink()
     return list(found)

@@ -2,8 +2,9 @@
 
 The rules and their order are those of :func:`streaming.events.decode_event`.
 
-A value that several expressions need goes through ``UNNEST(ARRAY[...])``: Flink copies the text
-of an expression to every place that uses it, and computes it there again, except behind UNNEST.
+Flink copies the text of an expression to every place that uses it, and computes it there again,
+but not across a window. So what many expressions need is computed below a window of a millisecond,
+whose only effect is that (:func:`computed_once`).
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def source_table(entrance: Entrance, settings: Settings) -> str:
     A time that cannot be true becomes 1970, which moves nothing. A delay of the watermark of at
     least 1 ms is what keeps events of one millisecond together: those at the watermark are late.
     """
-    text = "DECODE(`value`, 'UTF-8')"
+    text = "CAST(`value` AS STRING)"
     stamp = (
         f"TO_TIMESTAMP_LTZ(TRY_CAST(COALESCE(REGEXP_EXTRACT({text}, '{_FLAT_TIME}', 1),"
         f" JSON_VALUE({text}, '$.ts'), JSON_VALUE({text}, '$.time_mark')) AS BIGINT), 3)"
@@ -127,10 +128,10 @@ def checked_view(entrance: Entrance, settings: Settings) -> str:
     ``time_mark`` is set in marks. The order of the reasons is that of the Python decoder.
     """
     fields = [(c.name, c.name) for c in entrance.columns] + [("ts", "ts"), ("mark", "time_mark")]
-    texts = ",\n    ".join(
-        f"CASE WHEN text LIKE '%\"{key}\"%' THEN JSON_STRING(v['{key}']) END" for _, key in fields
+    texts = ",\n  ".join(
+        f"CASE WHEN text LIKE '%\"{key}\"%' THEN JSON_STRING(v['{key}']) END AS t_{name}"
+        for name, key in fields
     )
-    names = ", ".join(f"t_{name}" for name, _ in fields)
     # Flink's parser stops behind the first value; where the first brace that closes is not the
     # last character, the record is parsed again as the only element of a list
     whole = (
@@ -140,27 +141,37 @@ def checked_view(entrance: Entrance, settings: Settings) -> str:
     )
     values = ",\n  ".join(f"{_value(c)} AS `{c.name}`" for c in entrance.kept)
     return f"""CREATE TEMPORARY VIEW {entrance.topic}_parsed AS
-SELECT `value`, `partition`, `offset`, `timestamp`, text, et, v,
-  v IS NOT NULL AND {whole} AND (POSITION(U&'\\FFFD' IN text) = 0
-    OR ENCODE(text, 'UTF-8') = `value`) AS sound
-FROM {entrance.topic}
-CROSS JOIN UNNEST(ARRAY[TRY_PARSE_JSON(CASE WHEN text LIKE '{{%' OR REGEXP(text, '^\\s*\\{{')
-  THEN text END)]) AS parse(v);
+SELECT `value`, `partition`, `offset`, `timestamp`, text, et,
+  TRY_PARSE_JSON(CASE WHEN text LIKE '{{%' OR REGEXP(text, '^\\s*\\{{') THEN text END) AS v
+FROM {entrance.topic};
 
 CREATE TEMPORARY VIEW {entrance.topic}_fields AS
+SELECT `value`, `partition`, `offset`, `timestamp`, window_time AS et,
+  v IS NOT NULL AND {whole}
+    AND ENCODE(DECODE(`value`, 'UTF-8'), 'UTF-8') = `value` AS sound,
+  {texts}
+FROM {computed_once(f"{entrance.topic}_parsed")};
+
+CREATE TEMPORARY VIEW {entrance.topic}_typed AS
 SELECT *, TRY_CAST(COALESCE(t_mark, t_ts) AS BIGINT) AS ts
-FROM {entrance.topic}_parsed
-CROSS JOIN UNNEST(ARRAY[ROW(
-    {texts})]) AS field({names});
+FROM {entrance.topic}_fields;
 
 CREATE TEMPORARY VIEW {entrance.topic}_checked AS
-SELECT `value`, `partition`, `offset`, et, ts, t_mark IS NOT NULL AS is_mark,
+SELECT `value`, `partition`, `offset`, window_time AS et, ts, t_mark IS NOT NULL AS is_mark,
   {values},
   CASE
     WHEN {_reasons(entrance, settings)}
-    WHEN t_mark IS NULL AND et <= CURRENT_WATERMARK(et) THEN 'late'
+    WHEN t_mark IS NULL AND window_time <= CURRENT_WATERMARK(window_time) THEN 'late'
   END AS reason
-FROM {entrance.topic}_fields"""
+FROM {computed_once(f"{entrance.topic}_typed")}"""
+
+
+def computed_once(view: str, time: str = "et") -> str:
+    """The rows of a view whose expressions are not copied into what reads them.
+
+    ``window_time`` is then the time attribute, of the value that ``time`` had.
+    """
+    return f"TABLE(TUMBLE(TABLE {view}, DESCRIPTOR({time}), INTERVAL '0.001' SECOND))"
 
 
 def _reasons(entrance: Entrance, settings: Settings) -> str:
@@ -184,7 +195,7 @@ def _reasons(entrance: Entrance, settings: Settings) -> str:
             "time_in_future",
         ),
         # the watermark's cheap reading of the time and the parser's must agree
-        ("TO_TIMESTAMP_LTZ(ts, 3) <> et", "malformed_json"),
+        ("TO_TIMESTAMP_LTZ(ts, 3) <> window_time", "malformed_json"),
     ]
     return "\n    WHEN ".join(f"{condition} THEN '{reason}'" for condition, reason in cases)
 

@@ -86,8 +86,9 @@ def run_demo(
         )
     stretch = events.index_at(time_of(events, stretch))
     settings = demo_settings(settings, events, time_of(events, warmup), speed)
+    settings.state.mkdir(parents=True, exist_ok=True)
+    (settings.state / "experiment.toml").write_text(EXPERIMENT)
     with Loop(settings, events, out) as loop:
-        (settings.state / "experiment.toml").write_text(EXPERIMENT)
         replay_began = time.monotonic()
         fast = loop.replay("warm-up at full speed", stop=stretch)
         loop.say("the trainer warms up and catches up ...")

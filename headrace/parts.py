@@ -59,7 +59,7 @@ def broker(settings: Settings, path: Path) -> Part:
 
 
 def job(settings: Settings, path: Path) -> Part:
-    """The Flink job; ready once its first checkpoint is complete."""
+    """The Flink job; ready once Flink says that it runs."""
     return _metrics("job", "streaming.job", path, settings.job_metrics_port)
 
 

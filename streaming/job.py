@@ -175,6 +175,8 @@ def flink_config(settings: Settings, checkpoint: str | None, rest_port: int) -> 
         "state.backend.type": "hashmap",
         "pipeline.auto-watermark-interval": f"{min(50, settings.flink.checkpoint_ms)} ms",
         "execution.buffer-timeout.interval": "10 ms",
+        # what several sinks read is planned, and computed, once
+        "table.optimizer.reuse-optimize-block-with-digest-enabled": "true",
     }
     if checkpoint:
         config["execution.state-recovery.path"] = checkpoint
@@ -329,10 +331,14 @@ def run(settings: Settings, sql: Path) -> None:
     wait_for_kafka(settings, _BROKER_S)
     create_topics(settings)
     metrics = JobMetrics()
-    start_http_server(settings.job_metrics_port, addr="127.0.0.1")
     job = Job(settings, sql)
+    exposed = False
     while not stopping.wait(_POLL_S):
         status = job.status()
+        if status == "RUNNING" and not exposed:
+            # whoever waits for the job waits for this port
+            start_http_server(settings.job_metrics_port, addr="127.0.0.1")
+            exposed = True
         metrics.update(job.rest, job.id, status)
         if status in _ENDED:
             raise JobError(

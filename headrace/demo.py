@@ -105,7 +105,7 @@ def run_demo(
                 transform=ranking.serve,
                 catalogue=False,
             )
-            loop.wait_for_samples(fast.impressions + slow.impressions)
+            loop.wait_until_learnt(fast.impressions + slow.impressions)
         loop.stop_part("trainer")
         report = loop.trainer_report()
         experiment = experiment_report(settings, experiment_in_force(settings))

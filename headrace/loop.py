@@ -156,6 +156,15 @@ class Loop:
             seconds,
         )
 
+    def wait_until_learnt(self, impressions: int, seconds: float = 600) -> None:
+        """Wait until each of so many samples was learnt: behind the last mark of a whole log."""
+
+        def learnt() -> bool:
+            samples = self.trainer_report().samples
+            return samples.learnt + samples.repeated >= impressions
+
+        self.wait_until(f"the trainer has learnt {impressions:,} samples", learnt, seconds)
+
     def _watch_memory(self) -> None:
         while not self._left.wait(_MEMORY_S):
             total = 0

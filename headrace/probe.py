@@ -6,6 +6,8 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -84,13 +86,20 @@ class FreshnessProbe:
             time.sleep(_POLL_S)
 
     def _look(self, one: _Followed) -> None:
-        user = self._client.get(f"/v1/users/{one.click.user_id}?channel={self._channel}")
-        if "feature" in one.missing and (user["features_ts"] or 0) > one.click.ts:
+        user = self._client.get(f"/v1/users/{quote(one.click.user_id)}")
+        # events of one millisecond are counted together: a row of the click's time has it
+        if "feature" in one.missing and (user["features"] or {"ts": -1})["ts"] >= one.click.ts:
             self._done(one, "feature")
-        if "vector" in one.missing and (user["row_ts"] or 0) >= one.click.ts:
-            item = self._client.get(f"/v1/items/{one.click.item_id}?channel={self._channel}")
-            if (item["vector_ts"] or 0) >= one.click.ts:
+        # samples are learnt as they close, and a clicked one closes a millisecond after its click
+        if "vector" in one.missing and self._row_ts(user) > one.click.ts:
+            item = self._client.get(f"/v1/items/{quote(one.click.item_id)}")
+            if self._row_ts(item) > one.click.ts:
                 self._done(one, "vector")
+
+    def _row_ts(self, held: dict[str, Any]) -> int:
+        """Closing time (ms) of the newest sample behind a row; -1 if there is none."""
+        ts = held["channels"].get(self._channel, {}).get("ts")
+        return -1 if ts is None else int(ts)
 
     def _done(self, one: _Followed, what: str) -> None:
         one.missing.discard(what)

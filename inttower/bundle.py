@@ -193,7 +193,9 @@ def _plain(field: Field, column: Sequence[Any] | FloatArray) -> list[Any]:
 
 
 def _pack(arrays: Mapping[str, FloatArray]) -> bytes:
-    data: bytes = save_arrays({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()})
+    # ascontiguousarray makes a vector of a single number: the shape is given back to it
+    packed = {k: np.ascontiguousarray(v, np.float32).reshape(v.shape) for k, v in arrays.items()}
+    data: bytes = save_arrays(packed)
     return data
 
 

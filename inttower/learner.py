@@ -79,6 +79,7 @@ class Learner:
         config: the network's dataclass; kept with bundles and compared on :meth:`load_state`.
         network: builds the network, given the shape of its inputs.
         width: D; 0 for a network that reads dense fields only and needs no table.
+        extra: E, further numbers that the network wants learnt of each side's own id.
         training: how it learns.
         seed: of all first weights.
         device: ``"cpu"``, ``"cuda"``, …
@@ -93,6 +94,7 @@ class Learner:
         network: Callable[[Shape], Network],
         *,
         width: int,
+        extra: int = 0,
         training: Training,
         seed: int,
         device: str,
@@ -107,6 +109,7 @@ class Learner:
             self.table = Embeddings(
                 self.layout,
                 width,
+                extra=extra,
                 lr=training.lr_rows,
                 limit=training.limit,
                 admit_after=training.admit_after,
@@ -255,7 +258,7 @@ class Learner:
         return self.table.values(self.table.rows_of(name, ids))
 
     def user_id_rows(self, ids: Sequence[str]) -> FloatArray:
-        """What has been learnt of these users, float32 [n, R]: D numbers and a first-order one."""
+        """What has been learnt of these users, float32 [n, R]; R = D + 1 + E."""
         return self._id_rows("user", ids)
 
     def item_id_rows(self, ids: Sequence[str]) -> FloatArray:
@@ -321,7 +324,7 @@ class Learner:
         numbers = self._tensor(np.stack((scaled, raw)))  # [2, B, n]
         gathered = None if self.table is None else self.table.gather(rows, grad)
         sides = []
-        for side in SIDES:
+        for i, side in enumerate(SIDES):
             columns = self.layout.dense_of(side)
             empty = numbers.new_zeros(len(dense), 0, 0)
             fields = empty if gathered is None else gathered.fields[:, self.layout.fields_of(side)]
@@ -332,6 +335,7 @@ class Learner:
                     dense=numbers[0, :, columns],
                     raw=numbers[1, :, columns],
                     ids=self._tensor(self._ids(rows, side)),
+                    extra=empty.flatten(1) if gathered is None else gathered.extra[:, i],
                 )
             )
         share = np.ones(len(dense), np.float32)

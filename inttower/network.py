@@ -61,6 +61,7 @@ class SideInputs:
         dense: float32 [B, n], scaled and clipped; 0 where a number was missing.
         raw: float32 [B, n], the same as given; 0 where missing.
         ids: int64 [B], table row of the side's own id: equal where the id is.
+        extra: float32 [B, E], further numbers learnt of that id, for models that ask for them.
     """
 
     fields: Tensor
@@ -68,6 +69,7 @@ class SideInputs:
     dense: Tensor
     raw: Tensor
     ids: Tensor
+    extra: Tensor
 
     def flat(self) -> Tensor:
         """Embeddings and dense numbers side by side, [B, m·D + n]."""

@@ -1,21 +1,22 @@
 """One embedding table for all fields of a model, which grows and learns by row-wise Adagrad.
 
-Each row holds the D numbers of an embedding and, behind them, the id's first-order weight. All
-fields lie in one matrix, so that a step gathers, differentiates and updates once, whatever the
-number of fields. Which row a field's id has is kept by an :class:`~inttower.ids.IdTable` a field.
+Each row holds the D numbers of an embedding and, behind them, the id's first-order weight and E
+extra numbers, which a model may ask for and gets of the two own ids alone. All fields lie in one
+matrix, so that a step gathers, differentiates and updates once, whatever the number of fields.
+Which row a field's id has is kept by an :class:`~inttower.ids.IdTable` a field.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding, embedding_bag
 
 from inttower.batch import EMPTY, Batch, FloatArray, IntArray, Layout, RowArray
 from inttower.errors import SpecError, StaleBatchError
@@ -33,14 +34,16 @@ class Gathered:
 
     Attributes:
         rows: int64 [r], rows of the table, each once, rising.
-        leaf: float32 [r, D + 1], their values.
+        leaf: float32 [r, D + 1 + E], their values.
         fields: float32 [B, m, D + 1], each field's embedding: the mean over its entries.
+        extra: float32 [B, 2, E], the extra numbers of the user's and of the item's own id.
     """
 
-    def __init__(self, rows: Tensor, leaf: Tensor, fields: Tensor) -> None:
+    def __init__(self, rows: Tensor, leaf: Tensor, fields: Tensor, extra: Tensor) -> None:
         self.rows = rows
         self.leaf = leaf
         self.fields = fields
+        self.extra = extra
 
 
 class Embeddings:
@@ -49,6 +52,7 @@ class Embeddings:
     Args:
         layout: which fields there are.
         width: D.
+        extra: E.
         lr: learning rate of row-wise Adagrad.
         limit: ids a field at most.
         admit_after: sightings before an id gets its row.
@@ -62,6 +66,7 @@ class Embeddings:
         layout: Layout,
         width: int,
         *,
+        extra: int = 0,
         lr: float = 0.05,
         limit: int = 1_000_000,
         admit_after: int = 1,
@@ -71,6 +76,11 @@ class Embeddings:
     ) -> None:
         self.layout = layout
         self.width = width
+        self.extra = extra
+        # each part of a row has an Adagrad of its own: embedding, first-order weight, extra
+        ends = (0, width, width + 1, width + 1 + extra)
+        self._parts = [slice(a, b) for a, b in pairwise(ends) if a < b]
+        self._own_ids = [layout.row_slice(f.name).start for f in layout.embedded if f.is_id]
         self.lr = lr
         self.generation = 0
         self._device = torch.device(device)
@@ -91,9 +101,9 @@ class Embeddings:
         generator = torch.Generator().manual_seed(seed)
         first = torch.randn(self._used, width + 1, generator=generator) * _SPREAD
         first[:, width] = 0
-        self.weight = self._room(first, max(64, self._used))
-        # two accumulators a row: of the embedding, and of the first-order weight
-        self._adagrad = torch.full((len(self.weight), 2), _INITIAL, device=self._device)
+        behind = torch.randn(self._used, extra, generator=generator) * _SPREAD
+        self.weight = self._room(torch.cat((first, behind), 1), max(64, self._used))
+        self._adagrad = self._accumulators(len(self.weight))
         # how often each row was learnt: what in-batch negatives are corrected by
         self.learnt: IntArray = np.zeros(len(self.weight), np.int64)
         self._total = 0
@@ -103,6 +113,9 @@ class Embeddings:
         grown = torch.zeros(rows, values.shape[1], device=self._device)
         grown[: len(values)] = values
         return grown
+
+    def _accumulators(self, rows: int) -> Tensor:
+        return torch.full((rows, len(self._parts)), _INITIAL, device=self._device)
 
     @property
     def rows_used(self) -> int:
@@ -195,7 +208,7 @@ class Embeddings:
             return
         rows = max(self._used, 2 * len(self.weight))
         self.weight = self._room(self.weight, rows)
-        grown = torch.full((rows, 2), _INITIAL, device=self._device)
+        grown = self._accumulators(rows)
         grown[: len(self._adagrad)] = self._adagrad
         self._adagrad = grown
         self.learnt = np.concatenate([self.learnt, np.zeros(rows - len(self.learnt), np.int64)])
@@ -225,10 +238,17 @@ class Embeddings:
         index = self._tensor(self._place[flat])
         where = self._tensor(unique)
         leaf = self.weight.index_select(0, where).requires_grad_(grad)
+        size = self.width + 1
         fields = embedding_bag(
-            index, leaf, self._tensor(offsets), mode="sum", per_sample_weights=self._tensor(scale)
+            index,
+            leaf[:, :size],
+            self._tensor(offsets),
+            mode="sum",
+            per_sample_weights=self._tensor(scale),
         )
-        return Gathered(where, leaf, fields.view(len(rows), -1, self.width + 1))
+        own = self._tensor(self._place[rows[:, self._own_ids]])  # [B, 2]
+        extra = embedding(own, leaf[:, size:]) if self.extra else leaf.new_zeros(len(rows), 2, 0)
+        return Gathered(where, leaf, fields.view(len(rows), -1, size), extra)
 
     def _tensor(self, array: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
@@ -239,15 +259,13 @@ class Embeddings:
         if grad is None:
             return
         grad.mul_(scale)
-        rows, width = gathered.rows, self.width
-        squares = torch.stack(
-            (grad[:, :width].square().mean(1), grad[:, width].square()), dim=1
-        )  # [r, 2]
+        rows = gathered.rows
+        squares = torch.stack([grad[:, p].square().mean(1) for p in self._parts], 1)  # [r, parts]
         sums = self._adagrad.index_select(0, rows).add_(squares)
         self._adagrad.index_copy_(0, rows, sums)
         rate = sums.rsqrt_().mul_(self.lr)
-        grad[:, :width].mul_(rate[:, :1])
-        grad[:, width].mul_(rate[:, 1])
+        for i, part in enumerate(self._parts):
+            grad[:, part].mul_(rate[:, i : i + 1])
         # the rows are different from one another: nothing is added twice, in any order
         self.weight.index_copy_(0, rows, gathered.leaf.detach() - grad)
 
@@ -274,7 +292,7 @@ class Embeddings:
     # ------------------------------------------------------------------ state
 
     def values(self, rows: IntArray) -> FloatArray:
-        """The rows as an array, float32 [n, D + 1]."""
+        """The rows as an array, float32 [n, D + 1 + E]."""
         return self.weight[torch.from_numpy(rows).to(self._device)].cpu().numpy()
 
     def state(self) -> dict[str, npt.NDArray[np.generic] | bytes]:
@@ -299,7 +317,7 @@ class Embeddings:
         self._used = len(weight)
         rows = max(64, self._used)
         self.weight = self._room(torch.tensor(weight), rows)
-        self._adagrad = torch.full((rows, 2), _INITIAL, device=self._device)
+        self._adagrad = self._accumulators(rows)
         self._adagrad[: self._used] = torch.tensor(_array(state, "table.adagrad"))
         self.learnt = np.zeros(rows, np.int64)
         self.learnt[: self._used] = _array(state, "table.learnt")

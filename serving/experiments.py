@@ -88,7 +88,7 @@ class Experiment:
 
     >>> half = Experiment("demo", (Variant("a", "champion", 0.5), Variant("b", "frozen", 0.5)))
     >>> [half.assign(user, ts=0).variant for user in ("1", "2", "3", "4")]
-    ['a', 'a', 'b', 'b']
+    ['b', 'b', 'b', 'a']
     """
 
     def __init__(

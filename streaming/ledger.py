@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -107,7 +107,8 @@ class _Letter(msgspec.Struct):
 
 
 class _Timed(msgspec.Struct):
-    ts: int = _NO_TIME
+    # whatever an application wrote must fit an array of int64
+    ts: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] = _NO_TIME
 
 
 def count_events(settings: Settings) -> Sums:
@@ -149,7 +150,8 @@ def _read(path: Path) -> _Saved | None:
         return msgspec.json.decode(path.read_bytes(), type=_Saved)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError:  # of another version: everything can be counted again
+    # damaged, or of another version: everything can be counted again
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
@@ -253,7 +255,7 @@ class _Ledger:
     def _time(self, value: bytes) -> int:
         try:
             return self._timed.decode(value).ts
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _NO_TIME
 
     def read_outcomes(self, ends: _Ends) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from streaming.errors import LogFileError
-from streaming.events import Click, Entity, Impression
-from streaming.logs.base import Event
+from streaming.events import Entity
+from streaming.logs.outcomes import Coded, OutcomeLog
 from streaming.logs.tables import Int64Array, IntegerColumn, read_integers, read_rows
 
 _NEUTRAL = 3
@@ -39,10 +39,9 @@ _GENRES_100K = (
 )
 # fmt: on
 _TITLE_YEAR = re.compile(r"\((\d{4})\)")
-_BATCH = 10_000
 
 
-class MovieLens:
+class MovieLens(OutcomeLog):
     """A MovieLens log in memory; see :class:`streaming.logs.EventLog`.
 
     Args:
@@ -53,8 +52,6 @@ class MovieLens:
     """
 
     declaration = "movielens"
-    # a rating is its own feedback, and times are whole seconds: this keeps seconds apart
-    attribution_ms = 500
 
     def __init__(
         self, name: str, ratings: Int64Array, items: list[Entity], users: list[Entity]
@@ -63,16 +60,10 @@ class MovieLens:
         self._items = items
         self._users = users
         opinions = ratings[ratings[:, 2] != _NEUTRAL]
-        user, item, rating, seconds = opinions.T
-        order = np.lexsort((item, user, seconds))
-        self._user = user[order]
-        self._item = item[order]
-        self._ts = seconds[order] * 1000
-        self._liked = rating[order] > _NEUTRAL
-        # number of each impression's event: one a rating before it, and one a click before it
-        self._number = np.arange(len(order)) + np.cumsum(self._liked) - self._liked
-        if not len(order):
+        if not len(opinions):
             raise LogFileError(f"{name} holds no ratings other than {_NEUTRAL}")
+        user, item, rating, seconds = opinions.T
+        super().__init__(_coded(user), _coded(item), seconds, rating > _NEUTRAL)
 
     @classmethod
     def ml_100k(cls, folder: Path) -> MovieLens:
@@ -116,16 +107,6 @@ class MovieLens:
             list(_users_1m(folder / "users.dat")),
         )
 
-    @property
-    def count(self) -> int:
-        """Impressions and clicks."""
-        return len(self._ts) + int(self._liked.sum())
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """Event times of the first and the last event, in milliseconds."""
-        return int(self._ts[0]), int(self._ts[-1])
-
     def items(self) -> Iterator[Entity]:
         """The films: title, genres, year and decade of release."""
         return iter(self._items)
@@ -133,43 +114,6 @@ class MovieLens:
     def users(self) -> Iterator[Entity]:
         """The raters: gender, age class, occupation."""
         return iter(self._users)
-
-    def index_at(self, ts: int) -> int:
-        """Number of the first event at or after this time; ``count`` if there is none."""
-        row = int(np.searchsorted(self._ts, ts))
-        return int(self._number[row]) if row < len(self._number) else self.count
-
-    def events(self, start: int = 0, stop: int | None = None) -> Iterator[Event]:
-        """The events numbered ``start`` up to, not including, ``stop``."""
-        end = self.count if stop is None else min(stop, self.count)
-        row = max(0, int(np.searchsorted(self._number, start, side="right")) - 1)
-        number = int(self._number[row])
-        while number < end:
-            rows = slice(row, row + _BATCH)
-            for user, item, ts, liked in zip(
-                self._user[rows].tolist(),
-                self._item[rows].tolist(),
-                self._ts[rows].tolist(),
-                self._liked[rows].tolist(),
-                strict=True,
-            ):
-                event_id, user_id, item_id = f"{user}-{ts // 1000}-{item}", str(user), str(item)
-                if start <= number < end:
-                    yield Impression(request_id=event_id, user_id=user_id, item_id=item_id, ts=ts)
-                number += 1
-                if liked:
-                    if start <= number < end:
-                        yield Click(
-                            event_id=event_id,
-                            user_id=user_id,
-                            item_id=item_id,
-                            ts=ts,
-                            request_id=event_id,
-                        )
-                    number += 1
-                if number >= end:
-                    return
-            row += _BATCH
 
 
 def age_class(years: int) -> str:
@@ -179,6 +123,12 @@ def age_class(years: int) -> str:
     ('1', '18', '56')
     """
     return str(_AGE_CLASSES[max(0, bisect_right(_AGE_CLASSES, years) - 1)])
+
+
+def _coded(ids: Int64Array) -> Coded:
+    """Coded in the order of the numbers, not of their texts."""
+    known, codes = np.unique(ids, return_inverse=True)
+    return Coded(codes.astype(np.int32), [str(i) for i in known.tolist()])
 
 
 def _film(item_id: str, title: str, genres: list[str], year: str | None) -> Entity:

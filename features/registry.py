@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from features.ali import ALI
+from features.amazon import AMAZON
 from features.declaration import Declaration
 from features.movielens import MOVIELENS
 from streaming.errors import ConfigurationError
 
-_DECLARATIONS = {d.name: d for d in (MOVIELENS,)}
+_DECLARATIONS = {d.name: d for d in (MOVIELENS, AMAZON, ALI)}
 
 
 def declaration(name: str) -> Declaration:

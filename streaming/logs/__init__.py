@@ -6,15 +6,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 from streaming.errors import ConfigurationError
+from streaming.logs.ali import AliDisplayAds, Behaviours, behaviours
+from streaming.logs.amazon import AmazonElectronics
 from streaming.logs.base import Event, EventLog
 from streaming.logs.demo_data import fetch_ml_100k
 from streaming.logs.movielens import MovieLens
 
-__all__ = ["READERS", "Event", "EventLog", "MovieLens", "fetch_ml_100k", "open_log"]
+__all__ = [
+    "READERS",
+    "AliDisplayAds",
+    "AmazonElectronics",
+    "Behaviours",
+    "Event",
+    "EventLog",
+    "MovieLens",
+    "behaviours",
+    "fetch_ml_100k",
+    "open_log",
+]
 
 READERS: dict[str, Callable[[Path], EventLog]] = {
     "ml-100k": MovieLens.ml_100k,
     "ml-1m": MovieLens.ml_1m,
+    AmazonElectronics.name: AmazonElectronics,
+    AliDisplayAds.name: AliDisplayAds,
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,20 +26,31 @@ class IntegerColumn:
     high: int
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While a file is read: say which one it was that failed.
+
+    Raises:
+        LogFileError: it is missing, unreadable, cut short (gzip) or not of its encoding.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise LogFileError(
+            f"{path} is missing: is {path.parent} the folder of the unpacked log?"
+        ) from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise LogFileError(f"{path} cannot be read: {error}") from error
+
+
 def read_text(path: Path, encoding: str) -> str:
     """The whole file.
 
     Raises:
         LogFileError: it is missing, unreadable or not of this encoding.
     """
-    try:
+    with reading(path):
         return path.read_text(encoding=encoding)
-    except FileNotFoundError as error:
-        raise LogFileError(
-            f"{path} is missing: is {path.parent} the folder of the unpacked log?"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise LogFileError(f"{path} cannot be read: {error}") from error
 
 
 def read_integers(

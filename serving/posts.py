@@ -16,6 +16,10 @@ from streaming.errors import EventError
 from streaming.events import Click, Impression, check_event, encode
 from streaming.topics import CLICKS, IMPRESSIONS
 
+# Kafka's own limit less what a record adds; what Kafka refuses is known too late: the other events
+# of the post are in
+MAX_EVENT_BYTES = 1_000_000
+
 _Event = TypeVar("_Event", Impression, Click)
 
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -70,5 +74,13 @@ def _records(name: str, events: list[_Event], topic: str, settings: Settings) ->
         except EventError as error:
             field = f"{name}[{at}].{error.field}" if name else error.field
             raise RequestError(422, str(error), cure_for(field), field=field) from error
-        records.append(Record(topic, event.user_id.encode(), encode(event)))
+        value = encode(event)
+        if len(value) > MAX_EVENT_BYTES:
+            raise RequestError(
+                422,
+                f"the event has {len(value)} bytes, Kafka takes {MAX_EVENT_BYTES} of us",
+                "keep large data elsewhere and send its id",
+                field=f"{name}[{at}]" if name else None,
+            )
+        records.append(Record(topic, event.user_id.encode(), value))
     return records

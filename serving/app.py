@@ -25,7 +25,7 @@ from serving.messages import (
 )
 from serving.metrics import REQUESTS_REFUSED
 from serving.posts import read_events
-from serving.problems import RequestError, cure_for, decode
+from serving.problems import RequestError, cure_for, decode, label_of
 from serving.service import Service
 from streaming.errors import BrokerError
 from streaming.events import MAX_ID_BYTES
@@ -47,8 +47,7 @@ def _reply(status: int, body: msgspec.Struct) -> Response:
 
 
 def _refusal(path: str, error: RequestError) -> Response:
-    name = (error.field or "").partition("[")[0]
-    REQUESTS_REFUSED.labels(path, error.status, name).inc()
+    REQUESTS_REFUSED.labels(path, error.status, label_of(error.field)).inc()
     return _Json(error.body(), error.status)
 
 
@@ -162,10 +161,10 @@ def make_app(settings: Settings, service: Service) -> FastAPI:
 
 
 def _entity(service: Service, entity: Entity, name: str) -> EntityAnswer:
-    if len(name.encode()) > MAX_ID_BYTES:
+    if not 1 <= len(name.encode()) <= MAX_ID_BYTES:
         raise RequestError(
             422,
-            f"an id has at most {MAX_ID_BYTES} bytes",
+            f"an id has 1 to {MAX_ID_BYTES} bytes",
             cure_for(f"{entity}_id"),
             field=f"{entity}_id",
         )

@@ -66,6 +66,16 @@ def cure_for(field: str | None) -> str:
     return _CURES.get(name, _SEE_DOCS)
 
 
+def label_of(field: str | None) -> str:
+    """A field as the label of a metric: clients must not be able to make up more of them.
+
+    >>> label_of("clicks[0].ts"), label_of("made_up_by_a_client"), label_of(None)
+    ('clicks', 'other', '')
+    """
+    name = (field or "").partition("[")[0]
+    return name if not name or name in _CURES else "other"
+
+
 def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     """Decode a request's body.
 

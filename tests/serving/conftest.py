@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from features.catalogue import Catalogue
 from features.feast_repo import Repository
@@ -26,8 +28,9 @@ from inttower.inttower import IntTower, IntTowerConfig
 from inttower.store import ModelStore
 from serving.server import HttpServer
 from streaming.events import Delta, Entity, VersionAnnounced, encode
-from streaming.kafka import create_topics, producer
+from streaming.kafka import admin, consumer, create_topics, end_offsets, producer
 from streaming.topics import ITEMS, MODEL_UPDATES, USERS
+from tests.conftest import free_ports
 
 USER_IDS = [f"u{n}" for n in range(12)]
 ITEM_IDS = [f"i{n}" for n in range(40)]
@@ -205,6 +208,29 @@ class World:
         held = self.versions(channel)["serves"]
         return held and (held["version"], held["delta"])
 
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample of /metrics; 0 if it is not there."""
+        text = self.http.get("/metrics").text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and sample.labels == labels
+        )
+
+    def read(self, topic: str) -> list[dict[str, Any]]:
+        """Everything that is on a topic now, decoded."""
+        name = self.settings.topic(topic)
+        with admin(self.settings) as client:
+            ends = end_offsets(client, name)
+        found: list[dict[str, Any]] = []
+        reader = consumer(self.settings, {(name, partition): 0 for partition in ends})
+        while any(reader.position(TopicPartition(name, p)) < end for p, end in ends.items()):
+            for records in reader.poll(100).values():
+                found += [msgspec.json.decode(record.value) for record in records]
+        reader.close()
+        return found
+
     def start(self) -> None:
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
@@ -242,13 +268,13 @@ def fill_features(settings: Settings) -> None:
     Repository(settings, MOVIELENS).table("user").write(rows)
 
 
-@pytest.fixture
-def make_world(cluster: Settings, models: Models) -> Iterator[Callable[..., World]]:
-    """Makes a world whose server has been made and not started; ended after the test."""
+@contextmanager
+def worlds(base: Settings, models: Models) -> Iterator[Callable[..., World]]:
+    """Makes worlds whose servers have been made and not started; ended at the end."""
     made: list[World] = []
 
     def make(**serving: object) -> World:
-        settings = cluster.with_changes(serving=serving)
+        settings = base.with_changes(serving=serving)
         if not made:
             create_topics(settings)
             fill_features(settings)
@@ -270,6 +296,13 @@ def make_world(cluster: Settings, models: Models) -> Iterator[Callable[..., Worl
 
 
 @pytest.fixture
+def make_world(cluster: Settings, models: Models) -> Iterator[Callable[..., World]]:
+    """Makes worlds for one test."""
+    with worlds(cluster, models) as make:
+        yield make
+
+
+@pytest.fixture
 def world(make_world: Callable[..., World], model: IntTower) -> World:
     """A server that serves version 000001 of champion and frozen, to half of the users each."""
     made = make_world()
@@ -277,3 +310,26 @@ def world(make_world: Callable[..., World], model: IntTower) -> World:
     made.publish(model, "000001", auc=0.8)
     made.until(lambda: made.serving() == ("000001", -1))
     return made
+
+
+@pytest.fixture(scope="module")
+def shared(
+    request: pytest.FixtureRequest,
+    broker: Settings,
+    tmp_path_factory: pytest.TempPathFactory,
+    models: Models,
+    model: IntTower,
+) -> Iterator[World]:
+    """A world as above for all tests of a module: cheap, for those that get along."""
+    prefix = request.module.__name__.rpartition(".")[2]
+    base = broker.with_changes(
+        kafka={"topic_prefix": f"{prefix}."},
+        serving={"port": free_ports(1)[0]},
+        state=tmp_path_factory.mktemp(prefix),
+    )
+    with worlds(base, models) as make:
+        made = make(features_logged_share=0.0)
+        made.start()
+        made.publish(model, "000001", auc=0.8)
+        made.until(lambda: made.serving() == ("000001", -1))
+        yield made

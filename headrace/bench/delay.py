@@ -56,10 +56,11 @@ def bench_delay(
 
         def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
             outcome = run(
-                lambda: contenders[name].make(data.spec, seed),
+                lambda spec: contenders[name].make(spec, seed),
                 data,
                 protocol,
                 seed=seed,
+                state=contenders[name].state,
                 report=say,
             )
             for key, figures in measured(outcome, data):

@@ -73,6 +73,22 @@ class Live:
             **item_columns(self.declaration, item_rows, catalogue),
         }
 
+    def texts(self, rows: Rows) -> Columns:
+        """Ids and static fields of these rows, without what events change."""
+        shown, catalogue = self.log.impressions, self.log.catalogue
+        columns: Columns = {}
+        sides: tuple[tuple[Entity, NDArray[np.object_], NDArray[np.int32]], ...] = (
+            ("user", self._user_texts, shown.users),
+            ("item", self._item_texts, shown.items),
+        )
+        for side, texts, codes in sides:
+            ids = texts[codes[rows]].tolist()
+            columns[f"{side}_id"] = ids
+            statics = catalogue.rows(side, ids)
+            for at, field in enumerate(self.declaration.statics_of(side)):
+                columns[field.name] = [row[at] for row in statics]
+        return columns
+
     def _raw(self, entity: Entity, codes: NDArray[np.int32], at: Times) -> RawRows:
         texts = self._user_texts if entity == "user" else self._item_texts
         columns = [

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.bench.split import TASTES
+from inttower.autoint import AutoInt, AutoIntConfig
+from inttower.cold import COLD, COLDConfig
 from inttower.contract import Model
+from inttower.dat import DAT, DATConfig
+from inttower.dcn import DCN, DCNConfig
+from inttower.deepfm import DeepFM, DeepFMConfig
 from inttower.dots import Dot
 from inttower.inttower import IntTower, IntTowerConfig
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
+from inttower.two_tower import TwoTower, TwoTowerConfig
+from inttower.user_state import state_dots
+from inttower.wide_deep import WideDeep, WideDeepConfig
 from streaming.errors import ConfigurationError
 
 
@@ -22,17 +30,22 @@ class Contender:
         title: as tables show it.
         make: a new model of this spec and seed.
         needs_dense: it reads numbers alone, so there is nothing of it without live features.
+        state: it is given the user state as inputs (its name ends in ``+state``).
     """
 
     title: str
     make: Callable[[FeatureSpec, int], Model]
     needs_dense: bool = False
+    state: bool = False
+
+
+WITH_STATE = "+state"
 
 
 def _dots(spec: FeatureSpec) -> tuple[Dot, ...]:
     """Pairs of vectors that meet in an additive term, as far as the spec has them."""
     names = {f.name for f in spec.fields}
-    return tuple(Dot(u, v) for u, v in (TASTES,) if {u, v} <= names)
+    return tuple(Dot(u, v) for u, v in (TASTES,) if {u, v} <= names) + state_dots(spec)
 
 
 MODELS: dict[str, Contender] = {
@@ -40,6 +53,40 @@ MODELS: dict[str, Contender] = {
         "logistic regression",
         lambda spec, seed: LogisticRegression(spec, seed=seed),
         needs_dense=True,
+    ),
+    "two-tower": Contender(
+        "two-tower, cosine",
+        lambda spec, seed: TwoTower(spec, TwoTowerConfig(dots=_dots(spec)), seed=seed),
+    ),
+    "two-tower-dot": Contender(
+        "two-tower, dot",
+        lambda spec, seed: TwoTower(
+            spec, TwoTowerConfig(similarity="dot", dots=_dots(spec)), seed=seed
+        ),
+    ),
+    "dat": Contender(
+        "DAT",
+        lambda spec, seed: DAT(spec, DATConfig(dots=_dots(spec)), seed=seed),
+    ),
+    "cold": Contender(
+        "COLD",
+        lambda spec, seed: COLD(spec, COLDConfig(dots=_dots(spec)), seed=seed),
+    ),
+    "wide-deep": Contender(
+        "Wide & Deep",
+        lambda spec, seed: WideDeep(spec, WideDeepConfig(dots=_dots(spec)), seed=seed),
+    ),
+    "deepfm": Contender(
+        "DeepFM",
+        lambda spec, seed: DeepFM(spec, DeepFMConfig(dots=_dots(spec)), seed=seed),
+    ),
+    "dcn": Contender(
+        "DCN-v2",
+        lambda spec, seed: DCN(spec, DCNConfig(dots=_dots(spec)), seed=seed),
+    ),
+    "autoint": Contender(
+        "AutoInt+",
+        lambda spec, seed: AutoInt(spec, AutoIntConfig(dots=_dots(spec)), seed=seed),
     ),
     "inttower": Contender(
         "IntTower+",
@@ -59,15 +106,22 @@ MODELS: dict[str, Contender] = {
 def contender(name: str) -> Contender:
     """The model of this name.
 
-    >>> contender("lr").title
-    'logistic regression'
+    Any of them can have the user state beside it.
+
+    >>> contender("lr").title, contender("dcn+state").title
+    ('logistic regression', 'DCN-v2 + user state')
 
     Raises:
         ConfigurationError: there is none.
     """
+    plain = name.removesuffix(WITH_STATE)
     try:
-        return MODELS[name]
+        found = MODELS[plain]
     except KeyError:
         raise ConfigurationError(
-            f"no model {name!r} to compare: --model may be {', '.join(MODELS)}"
+            f"no model {name!r} to compare: --model may be {', '.join(MODELS)}, in the time-ordered"
+            f" benches also with {WITH_STATE} behind it"
         ) from None
+    return (
+        found if plain == name else replace(found, title=f"{found.title} + user state", state=True)
+    )

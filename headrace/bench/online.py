@@ -20,11 +20,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headrace.bench.beside import Beside
 from headrace.bench.figures import Figures, figures
 from headrace.bench.live import CHUNK, Live, Rows, Times, chunks, part_of, warm_up_end
 from headrace.bench.refresh import Refresh, Served
 from inttower.batch import FloatArray
 from inttower.contract import Model
+from inttower.spec import FeatureSpec
 
 Report = Callable[[str, float], None]
 
@@ -47,6 +49,7 @@ class Protocol:
         refreshes: how served weights are renewed, beside never and at each batch.
         frozen_features: also predict with features that stand still.
         known_at: the time as of which features of given rows are read (none: their own time).
+        spec: the fields that the model reads; none: all.
     """
 
     warm_up: float = 0.8
@@ -54,6 +57,7 @@ class Protocol:
     refreshes: tuple[Refresh, ...] = ()
     frozen_features: bool = True
     known_at: Callable[[Rows], Times] | None = None
+    spec: FeatureSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +74,22 @@ class Outcome:
 
 
 def run(
-    make: Callable[[], Model],
+    make: Callable[[FeatureSpec], Model],
     data: Live,
     protocol: Protocol,
     *,
     seed: int = 0,
+    state: bool = False,
     report: Report | None = None,
 ) -> Outcome:
     """Warm a model up and stream the rest through it.
 
     Args:
-        make: a new model, the same one at each call.
+        make: a new model of a spec, the same one at each call.
         data: the rows.
         protocol: how.
         seed: of the warm-up's order.
+        state: give the model the user state as inputs.
         report: called with what is being done and which part of it is done.
     """
     say = report or _quiet
@@ -92,34 +98,41 @@ def run(
     labels = data.log.labels
     known_at = protocol.known_at or data.ts.__getitem__
 
-    model = make()
-    say("encode", 0.0)
-    batch = data.encoded(model, warm, admit=True, at=known_at(warm))
+    beside = Beside(data, spec=protocol.spec or data.spec, state=state)
+    model = make(beside.spec)
+    say("user state" if state else "encode", 0.0)
+    batch = beside.warm_up(model, warm, known_at(warm))
     model.fit(batch, labels[warm], seed=seed, progress=lambda part: say("warm-up", part))
     del batch  # half a gigabyte on large logs
 
-    frozen = _copy(make(), model)
-    logits = {"frozen weights": _predicted(frozen, data, stream, known_at(stream))}
+    frozen = _copy(make(beside.spec), model)
+    logits: dict[str, list[FloatArray]] = {"frozen weights": [], "online": []}
     if protocol.frozen_features:
-        cut = np.full(len(stream), data.ts[end])
-        logits["frozen"] = _predicted(frozen, data, stream, cut, cut)
+        logits["frozen"] = []
+    then = int(data.ts[end])
     served = [
-        Served(refresh, _copy(make(), model), int(data.ts[end])) for refresh in protocol.refreshes
+        Served(refresh, _copy(make(beside.spec), model), then) for refresh in protocol.refreshes
     ]
-    online = []
+    still = beside.copy()
     for part in chunks(len(stream), CHUNK):
         say("stream", part.start / len(stream))
         rows = stream[part]
         columns = data.columns(rows, known_at(rows))
+        if protocol.frozen_features:
+            cut = np.full(len(rows), then)
+            frozen_columns = still.joined(data.columns(rows, cut, cut), cut)
+            logits["frozen"].append(frozen.predict(frozen.encode(frozen_columns, admit=False)))
         for inner in chunks(len(rows), protocol.batch):
-            some, ours = part_of(columns, inner), rows[inner]
+            ours = rows[inner]
+            some = beside.streamed(part_of(columns, inner), data.ts[ours], labels[ours])
             for one in served:
                 one.take(some, data.ts[ours], model)
+            logits["frozen weights"].append(frozen.predict(frozen.encode(some, admit=False)))
             batch = model.encode(some, admit=True)
-            online.append(model.predict(batch))
+            logits["online"].append(model.predict(batch))
             model.learn(batch, labels[ours])
-    logits |= {one.refresh.name: one.finish() for one in served}
-    return Outcome(stream, {**logits, "online": np.concatenate(online)})
+    whole = {name: np.concatenate(found) for name, found in logits.items()}
+    return Outcome(stream, whole | {one.refresh.name: one.finish() for one in served})
 
 
 def _quiet(_what: str, _part: float) -> None:
@@ -129,12 +142,6 @@ def _quiet(_what: str, _part: float) -> None:
 def _copy(new: Model, model: Model) -> Model:
     new.load_state(model.state())
     return new
-
-
-def _predicted(
-    model: Model, data: Live, rows: Rows, at: Times, now: Times | None = None
-) -> FloatArray:
-    return model.predict(data.encoded(model, rows, admit=False, at=at, now=now))
 
 
 def measured(outcome: Outcome, data: Live) -> Iterator[tuple[dict[str, str], Figures]]:

@@ -45,11 +45,16 @@ def bench_sync(
 
     def unit(name: str, inputs: str, seed: int) -> Unit:
         spec = ids_only(data.spec) if inputs == "ids only" else data.spec
-        protocol = Protocol(warm_up, batch, policies, frozen_features=False)
+        protocol = Protocol(warm_up, batch, policies, frozen_features=False, spec=spec)
 
         def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
             outcome = run(
-                lambda: contenders[name].make(spec, seed), data, protocol, seed=seed, report=say
+                lambda fields: contenders[name].make(fields, seed),
+                data,
+                protocol,
+                seed=seed,
+                state=contenders[name].state,
+                report=say,
             )
             for key, figures in measured(outcome, data):
                 if key["by"] == OVERALL["by"]:
@@ -73,7 +78,7 @@ def bench_sync(
         unit(name, inputs, seed)
         for name in models
         for inputs in INPUTS
-        if inputs != "ids only" or not contenders[name].needs_dense
+        if inputs != "ids only" or not (contenders[name].needs_dense or contenders[name].state)
         for seed in range(seeds)
     ]
     rows = session.measure(units)

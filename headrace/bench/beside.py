@@ -1,0 +1,73 @@
+"""The user state beside a model, in the benches that go in time order; or nothing beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.inputs import Columns
+from headrace.bench.live import CHUNK, Live, Rows, Times, chunks
+from inttower.batch import Batch
+from inttower.contract import Model
+from inttower.spec import FeatureSpec
+from inttower.user_state import UserState
+
+# an outcome is known a millisecond after its impression: to no row of the same time
+_KNOWN_AFTER_MS = 1
+
+
+class Beside:
+    """Adds the inputs of a user state to columns, and teaches it.
+
+    Args:
+        data: the rows.
+        spec: the fields that models read.
+        state: False: columns pass as they are.
+
+    Attributes:
+        spec: with the fields of the state.
+    """
+
+    def __init__(self, data: Live, spec: FeatureSpec, *, state: bool) -> None:
+        self._data = data
+        self._plain = spec
+        self._state = UserState(data.spec) if state else None
+        self.spec = spec
+        if self._state is not None:
+            self.spec = FeatureSpec((*spec.fields, *self._state.fields))
+
+    def warm_up(self, model: Model, rows: Rows, at: Times) -> Batch:
+        """Rows of the warm-up in a model's terms, ids admitted; fits the state on them."""
+        data, state = self._data, self._state
+        if state is None:
+            return data.encoded(model, rows, admit=True, at=at)
+        for part in chunks(len(rows), CHUNK):
+            some = rows[part]
+            ts = data.ts[some]
+            state.collect(data.texts(some), ts, ts + _KNOWN_AFTER_MS, data.log.labels[some])
+        inputs = state.fit()
+        parts = []
+        for part in chunks(len(rows), CHUNK):
+            columns = data.columns(rows[part], at[part])
+            columns |= {name: values[part] for name, values in inputs.items()}
+            parts.append(model.encode(columns, admit=True))
+        return Batch.concat(parts)
+
+    def streamed(self, columns: Columns, ts: Times, labels: NDArray[np.uint8]) -> Columns:
+        """Columns of the next rows of the stream; their outcomes are learnt."""
+        if self._state is not None:
+            self._state.learn(columns, ts + _KNOWN_AFTER_MS, labels)
+        return self.joined(columns, ts)
+
+    def joined(self, columns: Columns, ts: Times) -> Columns:
+        """Columns with the inputs as of these times; nothing is learnt."""
+        if self._state is None:
+            return columns
+        return {**columns, **self._state.inputs(columns, ts)}
+
+    def copy(self) -> Beside:
+        """One of equal state, which goes its own way."""
+        other = Beside(self._data, self._plain, state=self._state is not None)
+        if self._state is not None and other._state is not None:
+            other._state.load_state(self._state.state())
+        return other

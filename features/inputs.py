@@ -125,6 +125,18 @@ def item_columns(declaration: Declaration, raw: RawRows, catalogue: Catalogue) -
     return _columns(declaration, "item", raw, catalogue, None)
 
 
+def static_columns(
+    declaration: Declaration, side: Entity, ids: Sequence[str], catalogue: Catalogue
+) -> Columns:
+    """The ids and static fields alone of users or items."""
+    plan = _plan(declaration, side)
+    statics = catalogue.rows(side, ids)
+    return {
+        plan.id_name: ids,
+        **{name: [row[at] for row in statics] for at, name in enumerate(plan.statics)},
+    }
+
+
 def _columns(
     declaration: Declaration,
     side: Entity,
@@ -133,10 +145,7 @@ def _columns(
     now_ms: _Array | None,
 ) -> Columns:
     plan = _plan(declaration, side)
-    columns: Columns = {plan.id_name: raw.ids}
-    statics = catalogue.rows(side, raw.ids)
-    for at, name in enumerate(plan.statics):
-        columns[name] = [row[at] for row in statics]
+    columns = static_columns(declaration, side, raw.ids, catalogue)
     for at, name in plan.sequences:
         columns[name] = [row[at] for row in raw.values]
     numbers = {

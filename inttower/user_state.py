@@ -129,6 +129,16 @@ class UserState:
     def _user_fields(self) -> list[str]:
         return [USER_STATE + speed.name for speed in self.config.speeds]
 
+    @property
+    def frontier(self) -> int | None:
+        """The newest closing time learnt; rows must not close earlier."""
+        return self._beliefs.frontier
+
+    @property
+    def horizon(self) -> int:
+        """The earliest time that inputs can be asked for."""
+        return self._beliefs.horizon
+
     def __len__(self) -> int:
         """Users of whom something is believed."""
         return len(self._beliefs)
@@ -182,7 +192,7 @@ class UserState:
 
         factors = fit_factors(outcomes, attributes["user"], attributes["item"], config)
         rows = _Rows(list(kept.users), user, item, ts, closed, labels, attributes["user"])
-        inputs = self._empty_inputs(len(user))
+        inputs = self.blank_inputs(len(user))
         fold = np.arange(len(kept.users)) % self.config.folds
         for number in range(self.config.folds):
             mine = fold == number
@@ -219,7 +229,8 @@ class UserState:
                 into[ITEM_FACTORS][part.place] = v
                 into[ITEM_BIAS][part.place] = b
 
-    def _empty_inputs(self, count: int) -> Inputs:
+    def blank_inputs(self, count: int) -> Inputs:
+        """Inputs that say nothing: what stands in the place of rows not yet fitted."""
         return {
             f.name: np.zeros(count if f.width == 1 else (count, f.width), np.float32)
             for f in self.fields

@@ -15,6 +15,7 @@ import numpy as np
 from features.declaration import Declaration
 from features.samples import Sample
 from inttower.batch import FloatArray
+from inttower.errors import BundleError
 from inttower.published import Base
 from streaming.events import Delta
 from trainer.inputs import SampleInputs
@@ -89,16 +90,21 @@ def deltas(
         base: its dense weights.
         learner: has the rows as they are now, and the items' newest features.
         inputs: makes item columns.
+
+    Raises:
+        BundleError: before the first message, if a number is not finite: no server may have it.
     """
     users, items = list(touched.users), list(touched.items)
     model, state = learner.models.online, learner.models.user_state
-    rows = user_rows(model, state, users)
+    rows = user_rows(model, state, inputs.statics("user", users))
     item_rows = model.item_id_rows(items)
     vectors = (
         base.item_vectors(inputs.items(items, learner.items, state), item_rows)
         if items
         else np.zeros((0, base.item_width), np.float32)
     )
+    if not all(np.isfinite(numbers).all() for numbers in (rows, item_rows, vectors)):
+        raise BundleError("the learnt rows hold what is no finite number")
     user_costs = [_cost(id_, rows.shape[1]) for id_ in users]
     item_costs = [_cost(id_, vectors.shape[1] + item_rows.shape[1]) for id_ in items]
     now = time.time_ns() // 1_000_000

@@ -9,10 +9,10 @@ import numpy as np
 
 from features.catalogue import Catalogue
 from features.declaration import Declaration, Entity
-from features.inputs import Columns, RawRows, item_columns, user_columns
+from features.inputs import Columns, RawRows, item_columns, static_columns, user_columns
 from features.samples import Sample
+from inttower.user_state import UserState
 from trainer.rows import LatestRows
-from trainer.user_state import UserState
 
 Ensure = Callable[[Entity, Sequence[str]], None]
 
@@ -89,8 +89,8 @@ class SampleInputs:
             then.users.raw(users), then.items.raw(items), then.users.times(users)
         )
         if state is not None:
-            columns |= state.user_inputs(users)
-            columns |= state.item_inputs(items)
+            columns |= state.user_inputs(columns)
+            columns |= state.item_inputs(columns)
         return columns
 
     def items(
@@ -99,7 +99,12 @@ class SampleInputs:
         """The item side alone, with each item's newest features."""
         self._ensure("item", ids)
         columns = item_columns(self._declaration, rows.raw(ids), self._catalogue)
-        return columns if state is None else {**columns, **state.item_inputs(ids)}
+        return columns if state is None else {**columns, **state.item_inputs(columns)}
+
+    def statics(self, side: Entity, ids: Sequence[str]) -> Columns:
+        """Ids and static fields of users or items, without what events change."""
+        self._ensure(side, ids)
+        return static_columns(self._declaration, side, ids, self._catalogue)
 
     def catalogue_items(self) -> list[str]:
         """All items that have static fields."""

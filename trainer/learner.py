@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -32,14 +32,15 @@ from features.declaration import Declaration
 from features.samples import Sample
 from headrace.settings import TrainerSettings
 from inttower.batch import Batch, FloatArray
-from inttower.contract import Decoupled, Model, Progress
+from inttower.contract import Columns, Decoupled, Model, Progress
+from inttower.user_state import UserState
 from streaming.errors import ConfigurationError
 from trainer.arrived import Arrived
 from trainer.evaluation import Evaluation
 from trainer.inputs import FrozenFeatures, SampleInputs
 from trainer.ordering import Batcher
 from trainer.rows import LatestRows
-from trainer.user_state import Inputs, UserState, with_inputs
+from trainer.user_state import with_inputs
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Models:
             "frozen": self.frozen,
             "logistic": self.logistic,
         }
-        if self.user_state and self.frozen_user_state:
+        if self.user_state is not None and self.frozen_user_state is not None:
             parts["user_state"] = self.user_state
             parts["frozen_user_state"] = self.frozen_user_state
         return parts
@@ -189,13 +190,14 @@ class Learner:
         if not samples:
             return
         columns = dict(self._inputs.live(samples))
-        if self.models.user_state:
-            # stand in their places until the fit knows them
-            columns |= self.models.user_state.inputs(samples)
-            self.models.user_state.collect(samples)
+        labels = _labels(samples)
+        if self.models.user_state is not None:
+            times = _times(samples)
+            self.models.user_state.collect(columns, times.ts, times.closed_ts, labels)
+            columns |= self.models.user_state.blank_inputs(len(samples))
         self._warmup.online.append(self.models.online.encode(columns, admit=True))
         self._warmup.logistic.append(self.models.logistic.encode(columns, admit=True))
-        self._warmup.labels.append(_labels(samples))
+        self._warmup.labels.append(labels)
         self.frozen_features.update(samples)
         self.counters.last_closed_ts = samples[-1].closed_ts
 
@@ -206,12 +208,12 @@ class Learner:
         log.info("warm-up: fitting %d samples", done.rows)
         models = self.models
         if done.rows:
-            inputs = models.user_state.fit() if models.user_state else {}
+            inputs = models.user_state.fit() if models.user_state is not None else {}
             labels = np.concatenate(done.labels)
             self._fit_model(models.online, done.online, labels, inputs)
             self._fit_model(models.logistic, done.logistic, labels, inputs)
         models.frozen.load_state(models.online.state())
-        if models.user_state and models.frozen_user_state:
+        if models.user_state is not None and models.frozen_user_state is not None:
             models.frozen_user_state.load_state(models.user_state.state())
         self.items.load_state(self.frozen_features.items.state())
         self.warm = True
@@ -220,7 +222,11 @@ class Learner:
         log.info("warm-up: done in %.1f s", self.fit_seconds)
 
     def _fit_model(
-        self, model: Model, batches: list[Batch], labels: FloatArray, inputs: Inputs
+        self,
+        model: Model,
+        batches: list[Batch],
+        labels: FloatArray,
+        inputs: Mapping[str, FloatArray],
     ) -> None:
         if len({b.generation for b in batches}) > 1:
             raise ConfigurationError(
@@ -247,10 +253,11 @@ class Learner:
         models = self.models
         live = dict(self._inputs.live(samples))
         then = dict(self._inputs.frozen(samples, self.frozen_features))
-        if models.user_state and models.frozen_user_state:
-            live |= models.user_state.inputs(samples)
-            then |= models.frozen_user_state.inputs(samples)
         labels = _labels(samples)
+        if models.user_state is not None and models.frozen_user_state is not None:
+            live |= _taught(models.user_state, live, samples, labels)
+            then |= models.frozen_user_state.user_inputs(then)
+            then |= models.frozen_user_state.item_inputs(then)
         weights = np.array([s.weight for s in samples], np.float32)
 
         online = models.online.encode(live, admit=True)
@@ -265,8 +272,6 @@ class Learner:
 
         self.counters.loss = models.online.learn(online, labels, weights)
         models.logistic.learn(logistic, labels, weights)
-        if models.user_state:
-            models.user_state.learn(samples)
         self.items.update(
             [s.item_id for s in samples], [s.ts for s in samples], [s.features for s in samples]
         )
@@ -298,6 +303,31 @@ class Learner:
         self.counters = msgspec.json.decode(parts["counters"]["counters"], type=_Counters)
         self._batcher.restore(open_batch)
         self.warm = True
+
+
+def _taught(
+    state: UserState, columns: Columns, samples: Sequence[Sample], labels: FloatArray
+) -> Mapping[str, FloatArray]:
+    """Teach a state the outcomes of a batch; its inputs as of each impression."""
+    times = _times(samples)
+    # one that came behind the frontier that should have covered it is taken as if it closed now
+    closed = np.maximum.accumulate(np.maximum(times.closed_ts, state.frontier or 0))
+    state.learn(columns, closed, labels)
+    return state.inputs(columns, np.maximum(times.ts, state.horizon))
+
+
+class _Times(NamedTuple):
+    """Of samples: impression and closing, ms, int64 [n]."""
+
+    ts: NDArray[np.int64]
+    closed_ts: NDArray[np.int64]
+
+
+def _times(samples: Sequence[Sample]) -> _Times:
+    return _Times(
+        np.array([s.ts for s in samples], np.int64),
+        np.array([s.closed_ts for s in samples], np.int64),
+    )
 
 
 def _labels(samples: Sequence[Sample]) -> FloatArray:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import torch
@@ -15,12 +16,16 @@ from inttower.inttower import IntTower, IntTowerConfig
 from inttower.learner import Training
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
+from inttower.user_state import UserState, UserStateConfig, state_dots
 from streaming.errors import ConfigurationError
 from trainer.learner import Models
 
 log = logging.getLogger(__name__)
 
+# "state" is "plus" with the user state beside it
+WITH_STATE = "state"
 PRESETS: dict[str, Callable[[], IntTowerConfig]] = {
+    WITH_STATE: IntTowerConfig.plus,
     "plus": IntTowerConfig.plus,
     "paper": IntTowerConfig.paper,
     "last_layer": IntTowerConfig.last_layer,
@@ -66,16 +71,24 @@ def build_models(settings: Settings, spec: FeatureSpec) -> Models:
     where = device(settings)
     log.info("model %s on %s, %d threads", trainer.preset, where, trainer.threads)
     training = Training(limit=trainer.max_ids)
+    states: list[UserState] = []
+    fields = spec
+    if trainer.preset == WITH_STATE:
+        shape = UserStateConfig(window_ms=settings.log.closing_delay_ms, max_users=trainer.max_ids)
+        states = [UserState(spec, shape), UserState(spec, shape)]
+        fields = FeatureSpec((*spec.fields, *states[0].fields))
+    config = replace(PRESETS[trainer.preset](), dots=state_dots(fields))
 
     def tower() -> IntTower:
-        return IntTower(
-            spec, PRESETS[trainer.preset](), training=training, seed=trainer.seed, device=where
-        )
+        return IntTower(fields, config, training=training, seed=trainer.seed, device=where)
 
     return Models(
         online=tower(),
         frozen=tower(),
-        logistic=LogisticRegression(spec, training=training, seed=trainer.seed),
+        # on the live counters alone: what all else is compared with
+        logistic=LogisticRegression(spec, seed=trainer.seed),
+        user_state=states[0] if states else None,
+        frozen_user_state=states[1] if states else None,
     )
 
 

@@ -4,8 +4,8 @@ A version is published when the warm-up ends, at each start, and every so often 
 between, deltas carry what samples have touched, encoded with the weights of the newest version. The
 frozen channel gets one version a run, the model as it was at the end of the warm-up.
 
-What cannot be published is said and tried again later: a store that is away, or a version that
-would not pass the checks of its readers, must not stop the learning.
+What cannot be published is said and tried again later: a store or broker that is away, or a version
+that would not pass the checks of its readers, must not stop the learning.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from headrace.settings import Settings
 from inttower.bundle import write_bundle
 from inttower.contents import contents
 from inttower.contract import Decoupled
-from inttower.errors import IntTowerError
+from inttower.errors import BundleError, IntTowerError
 from inttower.published import Base
 from inttower.store import ModelStore
+from inttower.user_state import UserState
+from streaming.errors import BrokerError
 from streaming.events import VersionAnnounced, encode
 from streaming.kafka import Writer, admin, end_offsets
 from streaming.topics import MODEL_UPDATES
@@ -36,7 +38,7 @@ from trainer.metrics import Metrics
 from trainer.report import Published
 from trainer.rows import LatestRows
 from trainer.timer import Timer
-from trainer.user_state import UserState, user_rows
+from trainer.user_state import user_rows
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +144,18 @@ class Publisher:
             learner=self._learner,
             inputs=self._inputs,
         )
-        for delta in made:
-            self._writer.send(self._topic, 0, channel.encode(), encode(delta))
-            published.deltas += 1
-            self._metrics.deltas.labels(channel).inc()
+        try:
+            for delta in made:
+                self._writer.send(self._topic, 0, channel.encode(), encode(delta))
+                published.deltas += 1
+                self._metrics.deltas.labels(channel).inc()
+        except BundleError as error:
+            log.error(  # noqa: TRY400 - the text has the cause
+                "no deltas of %s until a version passes its checks: %s", channel, error
+            )
+            self._base = None
+            self._versions.due_in(0)  # which counts it, and tries again
+            return
         self._metrics.delta_rows.labels("user").inc(len(touched.users))
         self._metrics.delta_rows.labels("item").inc(len(touched.items))
 
@@ -196,7 +206,7 @@ class Publisher:
         started = time.monotonic()
         try:
             version = self._write(side)
-        except (IntTowerError, OSError) as error:
+        except (IntTowerError, BrokerError, OSError) as error:
             log.error(  # noqa: TRY400 - the text has the cause
                 "a version of %s could not be published, trying again in %.0f s: %s",
                 side.channel,
@@ -223,7 +233,7 @@ class Publisher:
         held = contents(
             side.model,
             self._inputs.items(ids, side.items, side.state),
-            user_rows(side.model, side.state, users),
+            user_rows(side.model, side.state, self._inputs.statics("user", users)),
         )
         now = time.time_ns() // 1_000_000
         with store.draft(side.channel) as folder:
@@ -267,8 +277,11 @@ class Publisher:
 
     def _figures(self, side: _Side) -> dict[str, object]:
         """What the manifest tells of how good the model is."""
-        figures: dict[str, object] = {"run": self._run, "learnt": self._learner.counters.learnt}
-        if side.model is self._learner.models.online:
+        online = side.model is self._learner.models.online
+        counters = self._learner.counters
+        learnt = counters.learnt if online else counters.warmup_samples
+        figures: dict[str, object] = {"run": self._run, "learnt": learnt}
+        if online:
             window = self._learner.evaluation.over_window()
             if window["online"].rows >= _JUDGED_ROWS:
                 figures["window"] = {name: found.to_json() for name, found in window.items()}

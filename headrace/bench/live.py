@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.declaration import Declaration, Entity
-from features.inputs import Columns, RawRows, Values, item_columns, model_spec, user_columns
+from features.inputs import (
+    Columns,
+    RawRows,
+    Values,
+    item_columns,
+    model_spec,
+    static_columns,
+    user_columns,
+)
 from headrace.bench.history import History
 from headrace.bench.log import LogArrays
 from inttower.batch import Batch
@@ -76,18 +84,12 @@ class Live:
     def texts(self, rows: Rows) -> Columns:
         """Ids and static fields of these rows, without what events change."""
         shown, catalogue = self.log.impressions, self.log.catalogue
-        columns: Columns = {}
-        sides: tuple[tuple[Entity, NDArray[np.object_], NDArray[np.int32]], ...] = (
-            ("user", self._user_texts, shown.users),
-            ("item", self._item_texts, shown.items),
-        )
-        for side, texts, codes in sides:
-            ids = texts[codes[rows]].tolist()
-            columns[f"{side}_id"] = ids
-            statics = catalogue.rows(side, ids)
-            for at, field in enumerate(self.declaration.statics_of(side)):
-                columns[field.name] = [row[at] for row in statics]
-        return columns
+        users = self._user_texts[shown.users[rows]].tolist()
+        items = self._item_texts[shown.items[rows]].tolist()
+        return {
+            **static_columns(self.declaration, "user", users, catalogue),
+            **static_columns(self.declaration, "item", items, catalogue),
+        }
 
     def _raw(self, entity: Entity, codes: NDArray[np.int32], at: Times) -> RawRows:
         texts = self._user_texts if entity == "user" else self._item_texts

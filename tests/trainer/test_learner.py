@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from features.inputs import model_spec
-from features.movielens import MOVIELENS
-from features.samples import Sample
-from headrace.settings import Settings
 from inttower.batch import FloatArray
-from inttower.spec import FeatureSpec, Field
 from streaming.errors import ConfigurationError
 from tests.trainer import synthetic
-from tests.trainer.build import SMALL, arrived, digest, inputs, learner
+from tests.trainer.build import SMALL, arrived, digest, learner
 from trainer.arrived import Arrived
 from trainer.checkpoint import CheckpointFolder
-from trainer.learner import MODELS, Learner, Models
-from trainer.models import build_models
+from trainer.learner import MODELS, Learner
 
 
 def with_label(one: Arrived, label: int) -> Arrived:
@@ -170,74 +162,53 @@ def test_a_warm_up_with_more_ids_than_allowed_says_so(ordered: list[Arrived]) ->
         learning.advance(0)
 
 
-class ClickBalance:
-    """A toy of a user state: clicks minus misses of each user."""
-
-    def __init__(self) -> None:
-        self.balance: dict[str, float] = {}
-        self._collected: list[float] = []
-        self._rows = 0
-
-    def collect(self, samples: Sequence[Sample]) -> None:
-        for sample in samples:
-            self._collected.append(self.balance.get(sample.user_id, 0.0))
-            self._learn_one(sample)
-
-    def fit(self) -> Mapping[str, FloatArray]:
-        return {"balance": np.array(self._collected, np.float32)}
-
-    def inputs(self, samples: Sequence[Sample]) -> Mapping[str, FloatArray]:
-        values = [self.balance.get(s.user_id, 0.0) for s in samples]
-        return {"balance": np.array(values, np.float32)}
-
-    def learn(self, samples: Sequence[Sample]) -> None:
-        for sample in samples:
-            self._learn_one(sample)
-
-    def _learn_one(self, sample: Sample) -> None:
-        self.balance[sample.user_id] = self.balance.get(sample.user_id, 0.0) + 2 * sample.label - 1
-
-    def user_inputs(self, user_ids: Sequence[str]) -> Mapping[str, FloatArray]:
-        return {"balance": np.array([self.balance.get(u, 0.0) for u in user_ids], np.float32)}
-
-    def item_inputs(self, item_ids: Sequence[str]) -> Mapping[str, FloatArray]:
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        return {"balance": msgspec.json.encode(self.balance)}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.balance = msgspec.json.decode(state["balance"])
-
-
-def with_balance() -> Learner:
-    settings = Settings().with_changes(trainer=SMALL)
-    spec = model_spec(MOVIELENS)
-    spec = FeatureSpec((*spec.fields, Field("balance", "user", "dense")))
-    models = build_models(settings, spec)
-    models = Models(models.online, models.frozen, models.logistic, ClickBalance(), ClickBalance())
-    return Learner(settings.trainer, MOVIELENS, models, inputs())
-
-
-def test_a_user_state_is_fed_after_predictions_saved_and_frozen(ordered: list[Arrived]) -> None:
-    learning = with_balance()
+def test_a_user_state_is_taught_every_sample_once_saved_and_frozen(ordered: list[Arrived]) -> None:
+    learning = learner(preset="state")
     for each in ordered[:1000]:
         learning.add(each)
     state, frozen = learning.models.user_state, learning.models.frozen_user_state
-    assert isinstance(state, ClickBalance)
-    assert isinstance(frozen, ClickBalance)
-    learnt = ordered[: learning.counters.learnt]
-    expected = {
-        user: sum(2 * e.sample.label - 1 for e in learnt if e.user_id == user)
-        for user in {e.user_id for e in learnt}
-    }
-    assert state.balance == expected
-    assert sum(frozen.balance.values()) == sum(
-        2 * e.sample.label - 1 for e in ordered[: SMALL["warmup_samples"]]
-    )
-    again = with_balance()
-    again.restore(learning.parts(), learning.open)
+    assert state is not None
+    assert frozen is not None
+    assert state.frontier == learning.counters.last_closed_ts
+    assert frozen.frontier == ordered[SMALL["warmup_samples"] - 1].closed_ts
+    parts = learning.parts()
+    again = learner(preset="state")
+    again.restore(parts, learning.open)
+    assert digest(again.parts()) == digest(parts)
     for each in ordered[1000:]:
         learning.add(each)
         again.add(each)
     assert digest(again.parts()) == digest(learning.parts())
+    assert digest(learning.parts())["user_state"] != digest(parts)["user_state"]
+
+
+def test_the_user_state_helps(ordered: list[Arrived]) -> None:
+    plain, beside = learner(preset="plus"), learner(preset="state")
+    for each in ordered:
+        plain.add(each)
+        beside.add(each)
+    aucs = [one.evaluation.over_all()["online"].auc for one in (plain, beside)]
+    assert aucs[1] is not None
+    assert aucs[0] is not None
+    assert aucs[1] > aucs[0] - 0.02
+    # the rival on the live counters is the same
+    assert logits(plain)[:, 3].tolist() == logits(beside)[:, 3].tolist()
+
+
+def test_a_state_knows_no_label_that_closes_later(ordered: list[Arrived]) -> None:
+    """Labels from some moment on, turned round, change no prediction made before it."""
+    one, other = learner(preset="state"), learner(preset="state")
+    cut = 700
+    for place, each in enumerate(ordered[:900]):
+        one.add(each)
+        turned = each
+        if place >= cut:
+            turned = each._replace(
+                sample=msgspec.structs.replace(each.sample, label=1 - each.sample.label)
+            )
+        other.add(turned)
+    until = min(sample.sample.ts for sample in ordered[cut:900])
+    early = sum(each.sample.ts <= until for each in ordered[SMALL["warmup_samples"] : cut])
+    assert early > 50
+    known = logits(one)[: early // 32 * 32], logits(other)[: early // 32 * 32]
+    np.testing.assert_array_equal(*known)

@@ -23,6 +23,7 @@ from headrace.ranked import RankedStretch
 from headrace.settings import Settings
 from serving.exposures import experiment_in_force, experiment_report
 from streaming.errors import ConfigurationError
+from streaming.events import Impression
 from streaming.ledger import count_events
 from streaming.logs import EventLog
 from streaming.replay import time_of
@@ -45,15 +46,27 @@ share = 0.5
 
 
 def demo_settings(
-    settings: Settings, log: EventLog, warmup_until_ms: int, speed: float
+    settings: Settings, log: EventLog, *, warmup_until_ms: int, speed: float, ranked: int
 ) -> Settings:
-    """The settings of a run over an empty folder of its own, fitted to the log."""
+    """The settings of a run over an empty folder of its own, fitted to the log.
+
+    Args:
+        settings: what all else is taken from.
+        log: what is replayed.
+        warmup_until_ms: where the warm-up ends, in the log's time.
+        speed: event time over wall time in the ranked stretch.
+        ranked: impressions of that stretch: the trainer's window shall hold just these.
+    """
     state = settings.state / "demo"
     return settings.with_changes(
         state=state,
         log={"name": log.declaration, "attribution_ms": log.attribution_ms},
         # 0.2 s of wall time in the ranked stretch, as event time
-        trainer={"warmup_until_ms": warmup_until_ms, "batch_span_ms": int(200 * speed)},
+        trainer={
+            "warmup_until_ms": warmup_until_ms,
+            "batch_span_ms": int(200 * speed),
+            "evaluation_window": ranked,
+        },
         serving={"experiment": str(state / "experiment.toml")},
     )
 
@@ -85,7 +98,13 @@ def run_demo(
             f" {events.name} has {events.count:,} events; choose fewer"
         )
     stretch = events.index_at(time_of(events, stretch))
-    settings = demo_settings(settings, events, time_of(events, warmup), speed)
+    settings = demo_settings(
+        settings,
+        events,
+        warmup_until_ms=time_of(events, warmup),
+        speed=speed,
+        ranked=sum(isinstance(e, Impression) for e in events.events(stretch)),
+    )
     settings.state.mkdir(parents=True, exist_ok=True)
     (settings.state / "experiment.toml").write_text(EXPERIMENT)
     with Loop(settings, events, out) as loop:
@@ -125,6 +144,9 @@ def run_demo(
             for variant in experiment.variants
         },
         "as_served_all_by_both": ranking.auc(),
+        "trainer_on_the_same": {
+            model: rows["window"]["auc"] for model, rows in report.models.items()
+        },
         "freshness_ms": probe.summary(),
         "rank_ms": percentiles(ranking.rank_ms, (50, 99)),
         "published": {

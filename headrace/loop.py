@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from deploy.launcher import Launcher
@@ -122,6 +124,23 @@ class Loop:
         """
         if self._launcher is not None:
             self._launcher.watch()
+
+    def start_part(self, name: str) -> None:
+        """Start one more part, and wait until it is ready."""
+        if self._launcher is not None:
+            path = self.settings.state / parts.SETTINGS_FILE
+            self._launcher.start([parts.build(name, self.settings, path)])
+
+    def writer_lag(self) -> float:
+        """Feature records that are not written to the store yet, as the writer says."""
+        url = f"http://127.0.0.1:{self.settings.writer_metrics_port}/metrics"
+        found = text_string_to_metric_families(httpx.get(url).text)
+        return sum(
+            sample.value
+            for family in found
+            if family.name == "headrace_writer_lag_records"
+            for sample in family.samples
+        )
 
     def stop_part(self, name: str) -> None:
         """Stop one part in order, so that it writes what it has to write."""

@@ -174,6 +174,37 @@ def table(
 
 
 @bench.command()
+def loop(
+    context: typer.Context,
+    log: LogName = "ml-100k",
+    path: LogPath = None,
+    warm_up: WarmUp = 0.8,
+    live: Annotated[int, typer.Option(min=100, help="events sent live, the log's last")] = 6000,
+    rate: Annotated[float, typer.Option(help="live events a second")] = 200.0,
+    candidates: Annotated[int, typer.Option(min=1, help="of a ranking")] = 1000,
+    requests: Annotated[int, typer.Option(min=1, help="rankings that are timed")] = 1000,
+    sample: Sample = 1.0,
+    folder: OutFolder = RESULTS,
+    json_file: JsonFile = None,
+) -> None:
+    """The whole system: events a second, AUC through the pipeline, ranking time, freshness, memory.
+
+    Example: [bold]headrace bench loop --log ml-1m --path ~/ml-1m[/bold]
+    """
+    from headrace.bench.loop import bench_loop
+
+    bench_loop(
+        context.obj,
+        _options(log, path, sample, folder, json_file, threads=1),
+        warm_up=warm_up,
+        live=live,
+        rate=rate,
+        candidates=candidates,
+        requests=requests,
+    )
+
+
+@bench.command()
 def train(
     log: LogName = "ml-100k",
     path: LogPath = None,

@@ -29,7 +29,7 @@ from headrace.logs import find_log
 from headrace.loop import Loop
 from headrace.probe import FreshnessProbe
 from headrace.settings import Settings
-from streaming.events import encode
+from streaming.events import Click, encode
 from streaming.kafka import Writer, partition_for
 from streaming.ledger import count_events
 from streaming.logs import Event, EventLog
@@ -167,12 +167,12 @@ def _live(loop: Loop, events: list[Event], rate: float, say: Report) -> dict[str
             time.sleep(max(0.0, began + number / rate - time.monotonic()))
             now = msgspec.structs.replace(event, ts=time.time_ns() // 1_000_000)
             key = now.user_id.encode()
-            click = hasattr(now, "event_id")
-            topic = settings.topic(CLICKS if click else IMPRESSIONS)
+            topic = settings.topic(CLICKS if isinstance(now, Click) else IMPRESSIONS)
             writer.send(topic, partition_for(key, settings.kafka.partitions), key, encode(now))
-            clicks += click
-            if click and clicks % _FOLLOW == 0:
-                probe.follow(now)
+            if isinstance(now, Click):
+                clicks += 1
+                if clicks % _FOLLOW == 0:
+                    probe.follow(now)
             if number % _SAY == 0:
                 say("live", number / len(events))
                 loop.watch()

@@ -271,7 +271,7 @@ def main(settings: Settings) -> None:
         signal.signal(number, lambda *_: writer.stop())
     # Feast leaves a million objects behind that the collector would walk over and over
     gc.freeze()
-    start_http_server(settings.writer_metrics_port, addr="127.0.0.1")
+    start_http_server(settings.writer_metrics_port, addr=settings.metrics_host)
     writer.run()
     log.info("stopped")
 

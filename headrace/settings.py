@@ -176,6 +176,9 @@ class Settings(BaseSettings):
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
     store: ModelStoreSettings = ModelStoreSettings()
+    metrics_host: str = Field(
+        "127.0.0.1", description="where the parts' metrics are served; 0.0.0.0 in containers"
+    )
     writer_metrics_port: int = 19102
     broker_metrics_port: int = 19104
     clock_metrics_port: int = 19105

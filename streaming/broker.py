@@ -339,7 +339,7 @@ def main(settings: Settings) -> int:
     memory = Gauge("headrace_broker_memory_bytes", "Resident memory of the broker's JVM")
     data = Gauge("headrace_broker_data_bytes", "Disk that the broker's data folder takes")
     start_seconds = Gauge("headrace_broker_start_seconds", "Time from start to serving")
-    start_http_server(settings.broker_metrics_port, addr="127.0.0.1")
+    start_http_server(settings.broker_metrics_port, addr=settings.metrics_host)
     began = time.monotonic()
     with Broker(settings) as broker:
         start_seconds.set(time.monotonic() - began)

@@ -58,7 +58,7 @@ def main(settings: Settings) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    start_http_server(settings.clock_metrics_port, addr="127.0.0.1")
+    start_http_server(settings.clock_metrics_port, addr=settings.metrics_host)
     run(settings, stopping)
     log.info("stopped")
 

@@ -347,7 +347,7 @@ def run(settings: Settings, sql: Path) -> None:
         status = job.status()
         if status == "RUNNING" and not exposed:
             # whoever waits for the job waits for this port
-            start_http_server(settings.job_metrics_port, addr="127.0.0.1")
+            start_http_server(settings.job_metrics_port, addr=settings.metrics_host)
             exposed = True
         metrics.update(job.rest, job.id, status)
         if status in _ENDED:

@@ -42,7 +42,11 @@ def main(arguments: list[str]) -> int:
         prepare_torch(settings)
         wait_for_broker(settings)
         trainer = Trainer(settings, stop)
-        start_http_server(settings.trainer.metrics_port, registry=trainer.metrics.registry)
+        start_http_server(
+            settings.trainer.metrics_port,
+            addr=settings.metrics_host,
+            registry=trainer.metrics.registry,
+        )
         # modules and tables live as long as the process: the collector need not walk them
         gc.freeze()
         trainer.run()

@@ -1,0 +1,26 @@
+"""The multi-layer perceptron that most models here have somewhere."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers, a ReLU between each two: [B, size] to [B, hidden[-1]].
+
+    There is none behind the last: what leaves may be a logit, or a vector that meets another in a
+    product, which behind a ReLU could never be negative.
+    """
+
+    def __init__(self, size: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((size, *hidden)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last layer's output [B, hidden[-1]]."""
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        return self.layers[-1](x)  # type: ignore[no-any-return]  # torch types modules so

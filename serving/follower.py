@@ -30,7 +30,7 @@ from features.catalogue import Catalogue, CatalogueReader
 from features.declaration import Declaration
 from headrace.settings import Settings
 from inttower.bundle import read_bundle
-from inttower.errors import BundleError, StoreError
+from inttower.errors import BundleError, SpecError, StoreError
 from inttower.store import ModelStore, Pointer
 from serving.channels import Channel
 from serving.live import LiveModel, unpack
@@ -46,6 +46,10 @@ _LOOK_S = 1.0
 _POLL_MS = 50
 _RETRY_S = 1.0
 _QUALITY = "quality"
+# what a version can raise by its content; what it raises by where it lies is tried again
+_UNSOUND = (BundleError, SpecError, ArithmeticError, LookupError, TypeError, ValueError)
+# what a record can raise by its content; None is a TypeError
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError)
 
 
 class Follower:
@@ -83,6 +87,8 @@ class Follower:
         self._installed: dict[str, LiveModel] = {}
         # by channel: what has yet to catch up, and the offset at which it has
         self._pending: dict[str, tuple[LiveModel, int]] = {}
+        # the next offset to read; None before the first connection
+        self._next: int | None = None
         self._refused: dict[tuple[str, str], str] = {}
         self._look_at: float = 0.0
         self._grown = False
@@ -106,7 +112,8 @@ class Follower:
                     self._follow()
                 except (BrokerError, KafkaError) as error:
                     FOLLOWER_ERRORS.labels("broker").inc()
-                    self.waiting_for = str(error)
+                    # one that has followed ranks on without a broker
+                    self.waiting_for = self.waiting_for and str(error)
                     log.warning("%s; trying again", error)
                     self._stopping.wait(_RETRY_S)
         finally:
@@ -121,7 +128,11 @@ class Follower:
             self.waiting_for = ""
             updates = consumer(self._settings, {(self._partition.topic, 0): 0}, wait_ms=_POLL_MS)
             try:
-                updates.seek_to_end(self._partition)
+                if self._next is None:
+                    updates.seek_to_end(self._partition)
+                    self._next = updates.position(self._partition)
+                else:  # the connection was lost
+                    self._seek(updates, self._next)
                 while not self._stopping.is_set():
                     self._grown |= catalogue.poll() > 0
                     if time.monotonic() >= self._look_at:
@@ -169,7 +180,9 @@ class Follower:
             live = self._load(name, version, installed, gate=not pointer.held)
             if live is not None:
                 position = updates.position(self._partition)
-                self._pending[name] = (live, position)
+                # another channel may be catching up already, and position be behind for it
+                target = max(position, *(t for _, t in self._pending.values()), 0)
+                self._pending[name] = (live, target)
                 self._seek(updates, min(position, live.updates_offset))
                 return
 
@@ -179,7 +192,7 @@ class Follower:
         try:
             served = read_bundle(self._store.url(name, version))
             live = LiveModel(served, self._declaration, self._catalogue)
-        except BundleError as error:
+        except _UNSOUND as error:
             self._refuse(name, version, "bundle", str(error))
             return None
         if gate and before is not None and (doubt := self._doubt(live, before)):
@@ -225,7 +238,8 @@ class Follower:
                 first - 1,
                 self._partition.topic,
             )
-        updates.seek(self._partition, max(offset, first))
+        self._next = max(offset, first)
+        updates.seek(self._partition, self._next)
 
     def _read(self, updates: KafkaConsumer) -> None:
         try:
@@ -234,9 +248,10 @@ class Follower:
             self._seek(updates, 0)
             return
         for record in found.get(self._partition, ()):
+            self._next = record.offset + 1
             try:
                 update = self._decode(record.value)
-            except msgspec.MsgspecError as error:
+            except _UNREADABLE as error:
                 FOLLOWER_ERRORS.labels("record").inc()
                 log.error(  # noqa: TRY400 - the message says it all
                     "%s, offset %d is no update and is passed over: %s",

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from features.catalogue import Catalogue
 from features.declaration import Declaration
-from features.inputs import Columns, RawRows, item_columns, never_seen
+from features.inputs import Columns, RawRows, item_columns, never_seen, user_columns
 from inttower.bundle import Served
 from inttower.published import UserVector, score
 from serving.rows import NEVER, RowTable
@@ -27,6 +28,20 @@ from streaming.errors import EventError
 from streaming.events import Delta
 
 _Floats = NDArray[np.float32]
+
+
+class _Model(msgspec.Struct, frozen=True):
+    auc: float | None = None
+
+
+class _Window(msgspec.Struct, frozen=True):
+    online: _Model = _Model()
+
+
+class _Metrics(msgspec.Struct, frozen=True):
+    """Those of a manifest's figures that matter here."""
+
+    window: _Window = _Window()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +53,10 @@ class DeltaRows:
     base_version: str
     created_ms: int
     user_ids: Sequence[str]
-    user_ts: Sequence[int]
+    user_ts: NDArray[np.int64]
     user_rows: _Floats
     item_ids: Sequence[str]
-    item_ts: Sequence[int]
+    item_ts: NDArray[np.int64]
     item_vectors: _Floats
     item_rows: _Floats
 
@@ -50,7 +65,8 @@ def unpack(delta: Delta, number: int) -> DeltaRows:
     """The arrays of a delta.
 
     Raises:
-        EventError: lengths that do not fit each other, or numbers that are not finite.
+        EventError: lengths that do not fit each other, times that cannot be, or numbers that are
+            not finite.
     """
     users, items = len(delta.user_ids), len(delta.item_ids)
     if len(delta.user_ts) != users or len(delta.item_ts) != items:
@@ -61,13 +77,20 @@ def unpack(delta: Delta, number: int) -> DeltaRows:
         base_version=delta.base_version,
         created_ms=delta.created_ms,
         user_ids=delta.user_ids,
-        user_ts=delta.user_ts,
+        user_ts=_times("user_ts", delta.user_ts),
         user_rows=_matrix("user_rows", delta.user_rows, users),
         item_ids=delta.item_ids,
-        item_ts=delta.item_ts,
+        item_ts=_times("item_ts", delta.item_ts),
         item_vectors=_matrix("item_vectors", delta.item_vectors, items),
         item_rows=_matrix("item_rows", delta.item_rows, items),
     )
+
+
+def _times(name: str, times: Sequence[int]) -> NDArray[np.int64]:
+    try:
+        return np.array(times, np.int64)
+    except OverflowError:
+        raise EventError(f"{name} holds {max(times)}: no time", reason="time") from None
 
 
 def _matrix(name: str, data: bytes, rows: int) -> _Floats:
@@ -116,6 +139,11 @@ class LiveModel:
         # items that have a vector by their attributes alone, and no learnt row
         self._cold: set[str] = set()
         self.admit(*self.cold_items())
+        # a version that cannot encode users must fail here, not at each request
+        blank = RawRows([""], [never_seen(declaration, "user")])
+        columns = user_columns(declaration, blank, catalogue, np.zeros(1, np.int64))
+        for name in ("", *served.user_ids[:1]):
+            self.user_vector(name, columns)
 
     def _encode(self, ids: Sequence[str]) -> _Floats:
         """Vectors of items without events, by their attributes alone: [n, W]."""
@@ -193,5 +221,4 @@ class LiveModel:
 
 def _window_auc(metrics: Mapping[str, Any]) -> float | None:
     """AUC of the published model over the trainer's sliding window; None if it is not told."""
-    auc = metrics.get("window", {}).get("online", {}).get("auc")
-    return None if auc is None else float(auc)
+    return msgspec.convert(metrics, _Metrics).window.online.auc

@@ -72,7 +72,10 @@ class RowTable:
         return None if ts == NEVER else ts
 
     def update(
-        self, names: Sequence[str], ts: Sequence[int], fresh: Sequence[NDArray[np.float32]]
+        self,
+        names: Sequence[str],
+        ts: Sequence[int] | NDArray[np.int64],
+        fresh: Sequence[NDArray[np.float32]],
     ) -> int:
         """Take in rows, new ids included, except where what is held is newer.
 

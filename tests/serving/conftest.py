@@ -69,6 +69,7 @@ class Models:
 
     def __init__(self) -> None:
         self.catalogue = catalogue()
+        self.spec = model_spec(MOVIELENS)
         self.items = item_columns(
             MOVIELENS, RawRows(ITEM_IDS, [item_raw(n) for n in range(40)]), self.catalogue
         )
@@ -91,7 +92,7 @@ class Models:
     def train(self, seed: int) -> IntTower:
         """A model of its own: other seeds give clearly other scores."""
         config = IntTowerConfig(hidden=(16, 8), heads=2, head_size=4, width=8, fm_rank=4)
-        model = IntTower(model_spec(MOVIELENS), config, seed=seed)
+        model = IntTower(self.spec, config, seed=seed)
         model.fit(model.encode(self.columns, admit=True), self.labels, epochs=1, batch_size=64)
         return model
 
@@ -137,7 +138,7 @@ class World:
         parent: str | None = None,
         auc: float | None = None,
         updates_offset: int = 0,
-        damage: Callable[[Path], None] | None = None,
+        damage: Callable[[Path], object] | None = None,
     ) -> None:
         """Put a version into the store and announce it."""
         with self.store.draft(channel) as folder:
@@ -161,7 +162,7 @@ class World:
         )
         self.send_update(msgspec.json.encode(announced))
 
-    def send_update(self, value: bytes) -> int:
+    def send_update(self, value: bytes | None) -> int:
         """A record on model.updates; its offset."""
         sent = self.kafka.send(self.settings.topic(MODEL_UPDATES), value, b"champion")
         return int(sent.get(10).offset)

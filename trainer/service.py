@@ -139,13 +139,21 @@ class Trainer:
         self._intake.poll(_IDLE_MS)
         self._seconds["read"] += time.monotonic() - started
         for arrived in self._intake.release():
-            self._after(self.learner.add(arrived))
+            started = time.monotonic()
+            self._after(self.learner.add(arrived), started)
             if self._stop.is_set():
                 return
-        self._after(self.learner.advance(self._intake.order.frontier))
+        started = time.monotonic()
+        self._after(self.learner.advance(self._intake.order.frontier), started)
         self._tick()
 
-    def _after(self, learnt: list[list[Sample]]) -> None:
+    def _after(self, learnt: list[list[Sample]], started: float) -> None:
+        """What follows from batches, learnt since ``started``; most often there are none."""
+        if learnt:
+            seconds = time.monotonic() - started
+            self._seconds["learn"] += seconds
+            for _ in learnt:
+                self.metrics.batch_seconds.observe(seconds / len(learnt))
         for samples in learnt:
             self._publisher.touch(samples)
         if learnt or (self.learner.warm and not self._announced):
@@ -157,9 +165,13 @@ class Trainer:
             if not self._announced:
                 # first what cannot be lost, then what the world may know
                 self._save()
+                started = time.monotonic()
                 self._publisher.begin()
                 self._announced = True
-            self._publisher.tick()
+            else:
+                started = time.monotonic()
+                self._publisher.tick()
+            self._seconds["publish"] += time.monotonic() - started
             if self._checkpoints.due():
                 self._save()
         if self._reports.due():
@@ -209,6 +221,7 @@ class Trainer:
             self._write_report("warmup")
 
     def _write_report(self, phase: Phase) -> None:
+        started = time.monotonic()
         report, learner, order = self._report, self.learner, self._intake.order
         counters = learner.counters
         report.written_ms, report.phase = _now_ms(), phase
@@ -231,6 +244,7 @@ class Trainer:
             self._count_figures()
         write_report(report_path(self._settings.state.absolute()), report)
         self.metrics.follow(report)
+        self._seconds["report"] += time.monotonic() - started
 
     def _count_figures(self) -> None:
         started = time.monotonic()

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from inttower.batch import SIDES, FloatArray
-from inttower.contract import Columns, Decoupled
-from inttower.errors import SpecError
+from inttower.contract import Columns, Decoupled, Model
+from inttower.errors import NotDecoupledError, SpecError
 from inttower.published import Base, score
 
 # Items encoded at a time
@@ -72,7 +72,7 @@ class Contents:
         return np.array(out, np.float32)
 
 
-def contents(model: Decoupled, items: Columns, user_rows: FloatArray | None = None) -> Contents:
+def contents(model: Model, items: Columns, user_rows: FloatArray | None = None) -> Contents:
     """What a version of this model, as it stands, holds.
 
     Args:
@@ -83,8 +83,14 @@ def contents(model: Decoupled, items: Columns, user_rows: FloatArray | None = No
             the learnt rows.
 
     Raises:
+        NotDecoupledError: the model has no user side and item side to be published.
         SpecError: an item that the model knows is not among the items.
     """
+    if not isinstance(model, Decoupled):
+        raise NotDecoupledError(
+            f"a {type(model).__name__} reads user and item together, so there are no vectors to"
+            " publish: take a model with a base(), such as IntTower, or score pairs by predict()"
+        )
     base = model.base()
     item_ids = [str(i) for i in items[model.spec.id_field("item").name]]
     missing = set(model.known_ids("item")).difference(item_ids)

@@ -51,6 +51,10 @@ class Dots(nn.Module):
             for w, (u, v) in zip(self.weights, self.slices, strict=True)
         ]
 
+    def products(self, inputs: Inputs) -> list[Tensor]:
+        """The x ∘ y of each dot, [B, its width] each: inputs of a network that takes crosses."""
+        return [inputs.user.raw[:, u] * inputs.item.raw[:, v] for u, v in self.slices]
+
 
 def _slices(shape: Shape, dot: Dot) -> tuple[slice, slice]:
     (side_u, u), (side_v, v) = shape.dense_slice(dot.user), shape.dense_slice(dot.item)

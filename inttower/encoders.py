@@ -116,7 +116,7 @@ class IntTowerBase(_TowerBase):
         return outputs
 
     def _first(self, side: Side, rows: FloatArray, dense: FloatArray) -> FloatArray:
-        weights = self._net(f"{side}_first.weight")[0]
+        weights = self._net(f"{side}_first")
         return cast(FloatArray, rows[:, :, -1].sum(1) + dense @ weights)
 
 

@@ -42,6 +42,7 @@ class IntTowerConfig:
     first_order: bool = True  # b_u and b_i, with a weight for each id
     fm_rank: int = 16  # r; 0: no FM skip. With the bias heads +.015 AUC on MovieLens-1M
     dots: tuple[Dot, ...] = ()
+    user_ids: bool = True  # False: a user is what its fields say, such as its user state
     cir: float = 0.0  # weight of the InfoNCE: .1 helps retrieval and costs .005 of pointwise AUC
     temperature: float = 0.1  # of CIR
 
@@ -49,6 +50,11 @@ class IntTowerConfig:
     def plus(cls, dots: tuple[Dot, ...] = ()) -> IntTowerConfig:
         """IntTower+, the default."""
         return cls(dots=dots)
+
+    @classmethod
+    def state(cls, dots: tuple[Dot, ...]) -> IntTowerConfig:
+        """IntTower+ over a user state, which says more of a user than a learnt row can."""
+        return cls(dots=dots, user_ids=False)
 
     @classmethod
     def paper(cls) -> IntTowerConfig:
@@ -117,10 +123,8 @@ class IntTowerNetwork(Network):
         self.item_heads = nn.Linear(config.hidden[-1], H * p)
         self.layer_weight = nn.Parameter(torch.ones(L))
         if config.first_order:
-            self.user_first = nn.Linear(shape.user.dense, 1, bias=False)
-            self.item_first = nn.Linear(shape.item.dense, 1, bias=False)
-            nn.init.zeros_(self.user_first.weight)
-            nn.init.zeros_(self.item_first.weight)
+            self.user_first = nn.Parameter(torch.zeros(shape.user.dense))
+            self.item_first = nn.Parameter(torch.zeros(shape.item.dense))
         if config.fm_rank:
             self.A = nn.Linear(shape.user.flat, config.fm_rank, bias=False)
             self.B = nn.Linear(shape.item.flat, config.fm_rank, bias=False)
@@ -150,8 +154,8 @@ class IntTowerNetwork(Network):
         logit: Tensor = best @ self.layer_weight / sqrt(p * H) + self.bias  # [B]
         if self.config.first_order:
             logit = logit + inputs.user.first.sum(1) + inputs.item.first.sum(1)
-            logit = logit + self.user_first(inputs.user.dense).squeeze(1)
-            logit = logit + self.item_first(inputs.item.dense).squeeze(1)
+            logit = logit + inputs.user.dense @ self.user_first
+            logit = logit + inputs.item.dense @ self.item_first
         if self.config.fm_rank:
             a, b = self.A(inputs.user.flat()), self.B(inputs.item.flat())  # [B, r] each
             logit = logit + (a * b).sum(1)
@@ -226,6 +230,7 @@ class IntTower(Learner):
             training=training or Training(),
             seed=seed,
             device=device,
+            shared=() if config.user_ids else ("user",),
         )
 
     def base(self) -> Base:

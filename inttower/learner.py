@@ -83,6 +83,8 @@ class Learner:
         training: how it learns.
         seed: of all first weights.
         device: ``"cpu"``, ``"cuda"``, …
+        shared: sides whose own ids all read the unknown row: what is known of an entity then comes
+            by its other fields alone.
     """
 
     reads_ids: ClassVar[bool] = True
@@ -98,12 +100,14 @@ class Learner:
         training: Training,
         seed: int,
         device: str,
+        shared: Sequence[Side] = (),
     ) -> None:
         self.spec = spec
         self.config = config
         self.training = training
         self.layout = Layout(spec)
         self._device = torch.device(device)
+        self._shared = tuple(shared)
         self.table: Embeddings | None = None
         if self.reads_ids:
             self.table = Embeddings(
@@ -255,6 +259,8 @@ class Learner:
         if self.table is None:
             return np.zeros((len(ids), 0), np.float32)
         name = self.spec.id_field(side).name
+        if side in self._shared:
+            return self.table.values(np.full(len(ids), self.table.unknown_row(name)))
         return self.table.values(self.table.rows_of(name, ids))
 
     def user_id_rows(self, ids: Sequence[str]) -> FloatArray:
@@ -322,7 +328,7 @@ class Learner:
         scaled = np.clip((dense - self._mean) * self._scale, -_CLIP, _CLIP)
         scaled = np.where(missing, np.float32(0), scaled)
         numbers = self._tensor(np.stack((scaled, raw)))  # [2, B, n]
-        gathered = None if self.table is None else self.table.gather(rows, grad)
+        gathered = None if self.table is None else self.table.gather(self._read(rows), grad)
         sides = []
         for i, side in enumerate(SIDES):
             columns = self.layout.dense_of(side)
@@ -342,6 +348,16 @@ class Learner:
         if self.table is not None:
             share = self.table.share(self._ids(rows, "item"))
         return Inputs(sides[0], sides[1], self._tensor(share)), gathered
+
+    def _read(self, rows: RowArray) -> RowArray:
+        """The rows whose values count: of shared sides, the unknown one for all ids."""
+        if self.table is None or not self._shared:
+            return rows
+        rows = rows.copy()
+        for side in self._shared:
+            name = self.spec.id_field(side).name
+            rows[:, self.layout.row_slice(name).start] = self.table.unknown_row(name)
+        return rows
 
     def _ids(self, rows: RowArray, side: Side) -> npt.NDArray[np.int64]:
         if self.table is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 
 from headrace.settings import Settings
 from streaming.broker import Broker
+
+# read when torch and its kin are loaded: several threads of several processes on two cores wait for
+# one another more than they work
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,0 +1,164 @@
+"""What leaves the trainer: versions in the store, and when none does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from prometheus_client import Counter
+
+from headrace.settings import Settings
+from inttower.inttower import IntTower
+from streaming.errors import BrokerError
+from streaming.events import Delta, VersionAnnounced
+from tests.trainer.desk import CHAMPION, FROZEN, WARMUP, Desk
+from trainer import publisher as publisher_module
+
+
+def total(counter: Counter, channel: str) -> float:
+    return float(counter.labels(channel)._value.get())
+
+
+def test_both_channels_get_a_version_when_the_warm_up_ends(begun: Desk) -> None:
+    assert begun.store.channels() == [CHAMPION, FROZEN]
+    for channel in (CHAMPION, FROZEN):
+        served = begun.served(channel, "000001")
+        manifest = served.manifest
+        assert (manifest.channel, manifest.version, manifest.parent) == (channel, "000001", None)
+        assert manifest.offsets == {"0": begun.intake.offsets[0]}
+        learnt = begun.learner.counters.learnt if channel == CHAMPION else WARMUP
+        assert manifest.metrics == {"run": "run 1", "learnt": learnt}
+        assert list(served.user_ids) == begun.model.known_ids("user")
+        # every item of the catalogue has a vector, two were never shown
+        assert set(served.item_ids) == {f"i{i}" for i in range(62)}
+        np.testing.assert_array_equal(served.user_rows, begun.user_rows(served.user_ids))
+        np.testing.assert_array_equal(served.item_rows, begun.model.item_id_rows(served.item_ids))
+    told = begun.updates()
+    assert [type(one) for one in told] == [VersionAnnounced, VersionAnnounced]
+    assert [(one.channel, getattr(one, "version", "")) for one in told] == [
+        (FROZEN, "000001"),
+        (CHAMPION, "000001"),
+    ]
+
+
+def test_a_later_version_names_its_parent_and_what_it_has_learnt(begun: Desk) -> None:
+    offset = begun.intake.offsets[0]
+    begun.learn(100)
+    begun.publisher._versions.due_in(0)
+    begun.publisher.tick()
+    manifest = begun.served(CHAMPION, "000002").manifest
+    assert manifest.parent == "000001"
+    assert manifest.offsets == {"0": offset + 200}
+    assert manifest.metrics["learnt"] == begun.learner.counters.learnt > WARMUP
+    # deltas before this offset are in the version; from it on they belong on top
+    told = begun.updates()
+    before, after = told[: manifest.updates_offset], told[manifest.updates_offset :]
+    assert {one.base_version for one in before if isinstance(one, Delta)} == {"000001"}
+    assert [type(one) for one in after] == [VersionAnnounced]
+    begun.learn(100)
+    assert {one.base_version for one in begun.deltas(manifest.updates_offset)} == {"000002"}
+    # what was frozen is published once
+    assert begun.store.versions(FROZEN) == ["000001"]
+
+
+def test_a_version_tells_its_figures_once_they_are_certain(
+    begun: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "_JUDGED_ROWS", 100)
+    begun.learn(300)
+    begun.publisher._publish_online()
+    window = begun.served(CHAMPION, "000002").manifest.metrics["window"]
+    found = begun.learner.evaluation.over_window()
+    assert window == {name: figures.to_json() for name, figures in found.items()}
+
+
+def test_after_a_restart_the_frozen_channel_is_left_as_it_is(begun: Desk) -> None:
+    begun.start("run 1").begin()
+    assert begun.store.versions(FROZEN) == ["000001"]
+    assert begun.publisher.published[FROZEN].version == "000001"
+    # the online channel gets one at each start: its deltas fit no older base
+    assert begun.store.versions(CHAMPION) == ["000001", "000002"]
+    begun.start("run 2").begin()
+    assert begun.store.versions(FROZEN) == ["000001", "000002"]
+
+
+def test_a_rollback_is_respected(begun: Desk) -> None:
+    begun.publisher._publish_online()
+    begun.store.rollback(CHAMPION, to="000001")
+    start = begun.end()
+    begun.publisher._publish_online()
+    begun.learn(100)
+    assert begun.store.current(CHAMPION) == "000001"
+    assert begun.store.versions(CHAMPION) == ["000001", "000002", "000003"]
+    # not announced; the deltas say which base they need, and the one that serves is another
+    told = begun.updates(start)
+    assert {type(one) for one in told} == {Delta}
+    assert {one.base_version for one in told if isinstance(one, Delta)} == {"000003"}
+    assert begun.store.release(CHAMPION) == "000003"
+
+
+# ---------------------------------------------------------------------- when it cannot
+
+
+def test_a_store_that_fails_is_tried_again_and_stops_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "_RETRY_S", 0.0)
+    in_the_way = Path(desk.settings.store_url)
+    in_the_way.write_text("not a folder")
+    desk.warm_up()
+    desk.publisher.begin()
+    desk.learn(200)
+    desk.publisher.tick()
+    assert desk.updates() == []
+    failures = desk.metrics.version_failures
+    assert (total(failures, CHAMPION), total(failures, FROZEN)) == (2, 2)
+    in_the_way.unlink()
+    desk.publisher.tick()
+    assert desk.served(CHAMPION, "000001").manifest.metrics["learnt"] > WARMUP
+    assert desk.served(FROZEN, "000001").manifest.metrics == {"run": "run 1", "learnt": WARMUP}
+    # what was touched meanwhile is in the version, what comes now is on top of it
+    assert desk.deltas() == []
+    learnt = desk.learn(100)
+    (delta,) = desk.deltas()
+    assert set(delta.user_ids) == {s.user_id for s in learnt}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_weights_that_are_no_numbers_are_never_published(
+    begun: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = begun.model
+    assert isinstance(model, IntTower)
+    begun.learn(100)
+    begun.publisher.flush()
+    start = begun.end()
+    with torch.no_grad():
+        next(model.network.parameters()).view(-1)[0] = torch.nan
+    begun.publisher._publish_online()
+    assert begun.store.versions(CHAMPION) == ["000001"]
+    assert "no finite float32 number" in caplog.text
+    assert total(begun.metrics.version_failures, CHAMPION) == 1
+    # by a step the rows catch it, too: they must not travel as deltas
+    begun.learn(100)
+    assert begun.updates(start) == []
+    assert "no deltas of champion until a version passes its checks" in caplog.text
+    begun.publisher.tick()
+    assert total(begun.metrics.version_failures, CHAMPION) == 2
+
+
+def test_a_broker_that_does_not_answer_delays_a_version(
+    begun: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_settings: Settings) -> None:
+        raise BrokerError("nobody answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher_module, "admin", away)
+        begun.publisher._publish_online()
+    assert total(begun.metrics.version_failures, CHAMPION) == 1
+    assert begun.store.versions(CHAMPION) == ["000001"]
+    begun.publisher._publish_online()
+    assert begun.store.versions(CHAMPION) == ["000001", "000002"]

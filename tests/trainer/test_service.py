@@ -1,0 +1,299 @@
+"""The trainer as a process: what it tells, how it ends, and that no death changes its bytes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from headrace.settings import Settings
+from inttower.store import ModelStore
+from tests.trainer import synthetic
+from tests.trainer.build import SMALL
+from tests.trainer.processes import (
+    TrainerProcess,
+    feed,
+    learnt_bytes,
+    make_topics,
+    newest,
+    torn,
+    until,
+)
+from trainer import metrics as metrics_module
+from trainer.intake import IntakeFacts
+from trainer.learner import MODELS
+from trainer.metrics import Metrics
+from trainer.report import Counts, Report, read_report, report_path
+from trainer.service import _Meta
+
+COUNT = 1_000
+VALUES = synthetic.samples(COUNT)
+WARMUP = SMALL["warmup_samples"]
+TRAINER = {**SMALL, "preset": "state"}  # everything that has state
+# wall time decides when it writes and sends; here as often as can be
+HASTY = {**TRAINER, "checkpoint_every_s": 0.05, "version_every_s": 0.2, "delta_every_ms": 10}
+END = 2 * synthetic.START_MS
+
+
+def facts(settings: Settings) -> IntakeFacts:
+    found = newest(settings)
+    assert found is not None
+    return msgspec.json.decode(found.meta, type=_Meta).intake
+
+
+def metrics_of(settings: Settings) -> dict[str, float]:
+    """What /metrics shows, by name and labels; nothing while nobody answers."""
+    url = f"http://127.0.0.1:{settings.trainer.metrics_port}/metrics"
+    try:
+        with urllib.request.urlopen(url) as answer:
+            text = answer.read().decode()
+    except urllib.error.URLError:
+        return {}
+    return {
+        " ".join((sample.name, *sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@dataclass
+class Undisturbed:
+    """A run of ``python -m trainer`` that nothing disturbed, and what it left."""
+
+    settings: Settings
+    records: int
+    code: int
+    errors: str
+    metrics: dict[str, float]
+    report: Report
+    learnt: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(broker: Settings, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    settings = broker.with_changes(
+        kafka={"topic_prefix": "trainer."},
+        trainer={**TRAINER, "checkpoint_every_s": 1_000.0},
+        state=tmp_path_factory.mktemp("trainer"),
+    )
+    make_topics(settings)
+    log = synthetic.partition_log(VALUES, every=50)
+    feed(settings, log)
+    path = settings.state / "settings.json"
+    settings.write(path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", str(path)], stderr=subprocess.PIPE, text=True
+    )
+    shown: dict[str, float] = {}
+
+    def done() -> bool:
+        assert process.poll() is None
+        shown.update(metrics_of(settings))
+        return shown.get("headrace_trainer_samples_learnt") == COUNT
+
+    try:
+        until(done, "all samples are learnt", seconds=120, every=0.2)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    report = read_report(report_path(settings.state))
+    assert report is not None
+    learnt = learnt_bytes(settings)
+    return Undisturbed(settings, len(log), process.returncode, errors, shown, report, learnt)
+
+
+def test_it_learns_what_is_on_the_topic_and_tells_it(undisturbed: Undisturbed) -> None:
+    report, warmup = undisturbed.report, WARMUP
+    assert report.samples == Counts(seen=COUNT, learnt=COUNT, warmup=warmup)
+    assert report.offsets == {0: undisturbed.records}
+    assert (report.lag, report.frontier) == (0, END)
+    assert report.last_closed_ts == max(map(synthetic.closed_ts, VALUES))
+    assert report.evaluated == COUNT - warmup
+    assert report.ids == {"user": 40, "item": 60}
+    assert report.batches >= (COUNT - warmup) / SMALL["batch_samples"]
+    assert report.models.keys() == set(MODELS)
+    for found in report.models.values():
+        assert found["all"] == found["window"]  # it is wider than all there is
+        assert found["all"]["rows"] == COUNT - warmup
+    assert {c: p.version for c, p in report.published.items()} == {
+        "champion": "000001",
+        "frozen": "000001",
+    }
+    assert all(
+        report.seconds[name] > 0
+        for name in ("read", "warmup_fit", "learn", "publish", "checkpoint", "report")
+    )
+
+
+def test_metrics_show_what_the_report_tells(undisturbed: Undisturbed) -> None:
+    report, shown = undisturbed.report, undisturbed.metrics
+    p = "headrace_trainer_"
+    assert shown[f"{p}samples_seen"] == COUNT
+    assert shown[f"{p}samples_waiting"] == shown[f"{p}samples_repeated"] == 0
+    assert (shown[f"{p}warm"], shown[f"{p}lag_records"]) == (1, 0)
+    assert shown[f"{p}batches"] == shown[f"{p}batch_seconds_count"] == report.batches
+    assert shown[f"{p}batch_seconds_sum"] > 0
+    assert shown[f"{p}loss"] == report.loss
+    assert shown[f"{p}frontier_seconds"] == END / 1000
+    assert shown[f"{p}ids user"] == report.ids["user"]
+    assert shown[f"{p}versions_total champion"] == shown[f"{p}versions_total frozen"] == 1
+    assert shown[f"{p}deltas_total champion"] >= 1
+    assert shown[f"{p}delta_rows_total user"] >= 40
+    assert shown[f"{p}checkpoints_total written"] == 1
+    for name in ("auc", "logloss", "calibration", "gauc"):
+        for model in MODELS:
+            assert shown[f"{p}{name} {model} window"] == pytest.approx(
+                report.models[model]["window"][name]
+            )
+
+
+def test_each_metric_is_described() -> None:
+    described = metrics_module.__doc__ or ""
+    for family in Metrics().registry.collect():
+        ending = "_total" if family.type == "counter" else ""
+        name = family.name + ending
+        assert f"``{name}``" in described or f"``_{name.rpartition('_')[2]}``" in described
+
+
+def test_sigterm_ends_it_with_a_checkpoint(undisturbed: Undisturbed) -> None:
+    assert undisturbed.code == 0
+    assert "Traceback" not in undisturbed.errors
+    assert undisturbed.report.phase == "stopped"
+    # one behind the warm-up, one at the end
+    last = newest(undisturbed.settings)
+    assert last is not None
+    assert last.number == undisturbed.report.checkpoint == 2
+    assert facts(undisturbed.settings) == IntakeFacts(
+        offsets={0: undisturbed.records},
+        frontiers={0: END},
+        released=END,
+        seen=COUNT,
+        repeated=0,
+        behind=0,
+    )
+
+
+def assert_learnt_once(settings: Settings, undisturbed: Undisturbed) -> None:
+    found = facts(settings)
+    assert (found.seen, found.repeated, found.behind) == (COUNT, 0, 0)
+    assert learnt_bytes(settings) == undisturbed.learnt
+
+
+def test_no_kill_changes_what_is_learnt(cluster: Settings, undisturbed: Undisturbed) -> None:
+    settings = cluster.with_changes(trainer=HASTY)
+    rng = random.Random(time.time_ns())  # no kill at any time may matter
+    make_topics(settings)
+    log = synthetic.partition_log(VALUES, every=25, seed=1)
+    parts = [log[at : at + 60] for at in range(540, len(log), 60)]
+    with TrainerProcess(settings) as trainer:
+        # while the warm-up is collected
+        feed(settings, log[:300])
+        trainer.start()
+        until(lambda: trainer.report.samples.waiting > 200, "samples are collected")
+        trainer.kill()
+        # while it is fitted, by both signals
+        feed(settings, log[300:540])
+        trainer.start()
+        trainer.says("warm-up: fitting")
+        time.sleep(rng.uniform(0, 0.2))
+        trainer.kill()
+        trainer.start()
+        trainer.says("warm-up: fitting")
+        trainer.stop()
+        assert trainer.report.phase == "stopped"
+        # around the first checkpoint and the first versions
+        trainer.start()
+        trainer.says("warm-up: done")
+        time.sleep(rng.uniform(0, 0.1))
+        trainer.kill()
+        # in the midst of a checkpoint, until one was really torn
+        while not torn(settings):
+            trainer.start()
+            trainer.says(" on cpu, ")  # it has cleared away what the one before left
+            if parts:
+                feed(settings, parts.pop(0))
+            until(lambda: torn(settings), "a checkpoint is being written", every=0.001)
+            trainer.kill()
+        # anywhere
+        for _ in range(2):
+            trainer.start()
+            trainer.says(" on cpu, ")
+            if parts:
+                feed(settings, parts.pop(0))
+            time.sleep(rng.uniform(0, 0.4))
+            trainer.kill()
+        trainer.start()
+        for part in parts:
+            feed(settings, part)
+        trainer.learns(COUNT)
+        report = trainer.report
+        trainer.stop()
+    assert report.samples == Counts(seen=COUNT, learnt=COUNT, warmup=WARMUP)
+    assert_learnt_once(settings, undisturbed)
+    # the versions, too, are those of one run
+    runs = ModelStore(settings.store_url)
+    assert runs.versions("frozen") == ["000001"]
+
+
+def test_partitions_and_their_interleaving_change_nothing(
+    cluster: Settings, undisturbed: Undisturbed
+) -> None:
+    settings = cluster.with_changes(trainer=HASTY, flink={"parallelism": 2})
+    make_topics(settings)
+    halves = [VALUES[:0], VALUES[:0]]
+    for place, value in enumerate(VALUES):
+        halves[place % 3 // 2].append(value)
+    big = synthetic.partition_log(halves[0], every=7, seed=2)
+    small = synthetic.partition_log(halves[1], every=90, seed=3)
+    with TrainerProcess(settings) as trainer:
+        trainer.start()
+        feed(settings, big, partition=0)
+        feed(settings, small[:200], partition=1)
+        # one has told all, the other has not: what waits for it outlives a restart
+        trainer.learns(WARMUP)
+        until(lambda: trainer.report.samples.waiting > 100, "samples wait")
+        trainer.stop()
+        assert facts(settings).offsets == {0: len(big), 1: 200}
+        trainer.start()
+        feed(settings, small[200:], partition=1)
+        trainer.learns(COUNT)
+        trainer.stop()
+    assert_learnt_once(settings, undisturbed)
+
+
+def test_a_second_trainer_on_one_state_folder_is_refused(cluster: Settings) -> None:
+    make_topics(cluster)
+    with TrainerProcess(cluster) as first, TrainerProcess(cluster, "second") as second:
+        first.start()
+        first.says(" on cpu, ")
+        second.start()
+        assert second.wait() == 1
+        assert f"another trainer is running on {cluster.state / 'trainer'}" in second.log
+        assert "stop it first, or give this one another state folder" in second.log
+        assert "Traceback" not in second.log
+        first.stop()
+
+
+def test_a_foreign_record_ends_it_with_its_place_and_the_cure(cluster: Settings) -> None:
+    settings = cluster.with_changes(flink={"parallelism": 2})
+    make_topics(settings)
+    foreign = msgspec.json.decode(VALUES[0])
+    del foreign["features"]["user_clicks"]
+    feed(settings, [*VALUES[:3], msgspec.json.encode(foreign)], partition=1)
+    with TrainerProcess(settings) as trainer:
+        trainer.start()
+        assert trainer.wait() == 1
+        assert "partition 1, offset 3" in trainer.log
+        assert "user_clicks" in trainer.log
+        assert "headrace reset, then replay" in trainer.log
+        assert "Traceback" not in trainer.log
+    assert newest(settings) is None

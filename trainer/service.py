@@ -122,7 +122,7 @@ class Trainer:
 
         Raises:
             EventError: the sample topic holds a record of another declaration.
-            CheckpointError: the last checkpoint could not be written.
+            CheckpointError: the next sample has been deleted from the topic.
             BrokerError: the broker refuses what is published.
         """
         try:

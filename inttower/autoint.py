@@ -89,7 +89,8 @@ class AutoInt(Learner):
     Args:
         spec: at least one embedded field a side (each side has its id).
         config: its shape.
-        training: how it learns; the rates of :class:`Training` suit it.
+        training: how it learns. The default rates: ten times the stream's costs .010 AUC
+            (MovieLens-1M).
         seed: of its first weights.
         device: where it lies.
     """

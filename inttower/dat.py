@@ -36,7 +36,7 @@ class DATConfig:
     width: int = 32  # D
     hidden: tuple[int, ...] = (300, 300, 128)  # as IntTower's towers; the last is a's and p's size
     mimic: float = 0.5  # weight of the mimic loss
-    scale: float = 5.0  # what γ starts from
+    scale: float = 5.0  # γ at first, as the two-tower model's
     dots: tuple[Dot, ...] = ()
 
     @property
@@ -87,7 +87,8 @@ class DAT(Learner):
     Args:
         spec: at least one embedded field a side (each side has its id).
         config: its shape.
-        training: how it learns..
+        training: how it learns. The default rates: three times the warm-up's costs .009 AUC, ten
+            times the stream's .023 (MovieLens-1M).
         seed: of its first weights.
         device: where it lies.
     """

@@ -34,7 +34,7 @@ class TwoTowerConfig:
     width: int = 32  # D
     hidden: tuple[int, ...] = (300, 300, 128)  # as IntTower's towers; the last is u's and v's size
     similarity: Literal["cosine", "dot"] = "cosine"
-    scale: float = 5.0  # what γ starts from
+    scale: float = 5.0  # γ at first; from 1 the warm-up is too short to find it (-.025 AUC)
     dots: tuple[Dot, ...] = ()
 
 
@@ -66,7 +66,8 @@ class TwoTower(Learner):
     Args:
         spec: at least one embedded field a side (each side has its id).
         config: its shape.
-        training: how it learns..
+        training: how it learns. The default rates: three times the warm-up's costs .007 AUC, ten
+            times the stream's .025 (MovieLens-1M).
         seed: of its first weights.
         device: where it lies.
     """

@@ -146,11 +146,7 @@ class Outbox:
             for record in parcel.records:
                 self._send(client, parcel, record)
         if client is not None:
-            try:
-                client.flush(timeout=_STOP_S)
-            except KafkaError as error:
-                log.warning("stopped before the broker took everything: %s", error)
-            client.close(timeout=_STOP_S)
+            self._close(client)
         while True:
             try:
                 parcel = self._queue.get_nowait()
@@ -159,6 +155,15 @@ class Outbox:
             if parcel is not None:
                 for record in parcel.records:
                     self._settle(parcel, record, "stopped", "the server stops")
+
+    def _close(self, client: KafkaProducer) -> None:
+        try:
+            client.close(timeout=_STOP_S)
+        except KafkaError as error:
+            log.warning("stopped before the broker took everything: %s", error)
+            # close() raises before it ends anything, and no public call drops what is unsent
+            client._sender.force_close()
+            client.close(timeout=_STOP_S)
 
     def _connect(self) -> KafkaProducer | None:
         said = False
@@ -179,9 +184,13 @@ class Outbox:
             self._settle(parcel, record, "refused", f"Kafka takes no records: {error}")
             return
         sent.add_callback(lambda _: self._settle(parcel, record, None, None))
-        sent.add_errback(
-            lambda error: self._settle(parcel, record, "refused", f"Kafka refused: {error}")
-        )
+        sent.add_errback(lambda error: self._fail(parcel, record, error))
+
+    def _fail(self, parcel: _Parcel, record: Record, error: Exception) -> None:
+        if self._stopping.is_set():
+            self._settle(parcel, record, "stopped", f"the server stops: {error}")
+        else:
+            self._settle(parcel, record, "refused", f"Kafka refused: {error}")
 
     def _settle(
         self, parcel: _Parcel, record: Record, reason: str | None, error: str | None

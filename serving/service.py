@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 
 from features.catalogue import Catalogue
@@ -45,6 +46,8 @@ class Service:
         self.catalogue = Catalogue(self._declaration)
         self.outbox = Outbox(settings)
         self._online = OnlineStore(settings, self._declaration)
+        # Feast's import asks for Prometheus' mode for several processes, which cannot remove labels
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         self._follower: Follower | None = None
         self.ranker = Ranker(
             settings,

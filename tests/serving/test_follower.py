@@ -167,7 +167,7 @@ def test_a_delta_for_another_base_is_ignored(shared: World) -> None:
     width = shared.models.held(shared.models.train(seed=3)).user_rows.shape[1]
     labels = {"channel": "champion", "outcome": "other_base"}
     count = shared.metric("headrace_channel_deltas_total", **labels)
-    shared.send_delta("000001", users={"u2": np.ones(width)}, ts=NOW + 10**6)
+    shared.send_delta("000000", users={"u2": np.ones(width)}, ts=NOW + 10**6)
     shared.until(lambda: shared.metric("headrace_channel_deltas_total", **labels) > count)
     assert shared.serving() == serves
     assert shared.rank("u2")["items"] == before
@@ -194,6 +194,9 @@ def test_a_rollback_is_followed_and_held(world: World, model: IntTower) -> None:
     world.until(lambda: world.serving() == ("000001", number))
     assert time.monotonic() - began < 2.5
     assert world.rank("u1")["items"] == before
+    info = "headrace_channel_version_info"
+    assert world.metric(info, channel="champion", version="000001") == 1
+    assert world.metric(info, channel="champion", version="000002") == 0
     # what is published now waits for the release
     world.publish(model, "000003", auc=0.9)
     marker = world.send_delta("000001")
@@ -277,7 +280,7 @@ def test_what_came_while_the_connection_was_lost_is_taken_in_afterwards(
         lambda: world.metric("headrace_follower_errors_total", source="broker") > errors + 1
     )
     number = world.send_delta("000001", users={"meanwhile": world.models.held(model).user_rows[0]})
-    world.publish(model, "000002", channel="frozen")
+    world.publish(model, "000002", channel="frozen", updates_offset=number + 1)
     assert world.http.get("/readyz").is_success  # it ranks on, with what it has
     assert world.rank()["delta"] == -1
     lost.clear()

@@ -96,14 +96,19 @@ def demo(
 
 
 @app.command()
-def up(context: typer.Context) -> None:
+def up(
+    context: typer.Context,
+    clock: Annotated[
+        bool, typer.Option(help="live time marks; without them a log can be replayed into it")
+    ] = True,
+) -> None:
     """Start all parts, stay, restart a part that dies; Ctrl-C stops cleanly.
 
     Example: [bold]headrace --state /var/lib/headrace up[/bold]
     """
     from headrace.up import stay_up
 
-    stay_up(context.obj, out)
+    stay_up(context.obj, out, clock=clock)
 
 
 @app.command()

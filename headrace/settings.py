@@ -97,7 +97,9 @@ class FeastSettings(_Section):
 class TrainerSettings(_Section):
     """The incremental trainer."""
 
-    preset: str = Field("plus", description="the IntTower preset")
+    preset: str = Field(
+        "state", description="IntTower with the user state; or plus, paper, last_layer without it"
+    )
     device: Literal["cpu", "cuda", "auto"] = "auto"
     threads: int = Field(1, ge=1, description="CPU threads of torch; part of what fixes the bytes")
     seed: int = 0

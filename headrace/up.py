@@ -30,8 +30,13 @@ def broker_and_topics(settings: Settings, report: Callable[[str], None]) -> Iter
         yield launcher
 
 
-def stay_up(settings: Settings, out: Console) -> None:
+def stay_up(settings: Settings, out: Console, *, clock: bool) -> None:
     """Start everything, watch it, stop on SIGINT or SIGTERM.
+
+    Args:
+        settings: of all parts.
+        out: gets a line whenever something happens.
+        clock: write live time marks; a replay brings its own, and its time is the log's.
 
     Raises:
         LaunchError: a part cannot be started or keeps dying.
@@ -41,7 +46,8 @@ def stay_up(settings: Settings, out: Console) -> None:
         signal.signal(one, lambda *_: stop.set())
     path = settings.state / parts.SETTINGS_FILE
     with broker_and_topics(settings, out.print) as launcher:
-        launcher.start([parts.build(name, settings, path) for name in PARTS])
+        names = [name for name in PARTS if clock or name != "clock"]
+        launcher.start([parts.build(name, settings, path) for name in names])
         out.print(
             f"headrace is up: {parts.server_url(settings)}/docs; state in {settings.state}."
             " Ctrl-C stops it."

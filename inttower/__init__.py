@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from inttower.factors import fit_factors as fit_factors
     from inttower.inttower import IntTower as IntTower
     from inttower.inttower import IntTowerConfig as IntTowerConfig
-    from inttower.learner import Training as Training
     from inttower.logistic import LogisticRegression as LogisticRegression
     from inttower.published import Base as Base
     from inttower.published import UserVector as UserVector
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from inttower.spec import FeatureSpec as FeatureSpec
     from inttower.spec import Field as Field
     from inttower.store import ModelStore as ModelStore
+    from inttower.training import Training as Training
     from inttower.two_tower import TwoTower as TwoTower
     from inttower.two_tower import TwoTowerConfig as TwoTowerConfig
     from inttower.user_state import UserState as UserState
@@ -92,7 +92,7 @@ _MODULES = {
     "evaluate": ("auc", "calibration", "gauc", "logloss"),
     "factors": ("FactorConfig", "Factors", "fit_factors"),
     "inttower": ("IntTower", "IntTowerConfig"),
-    "learner": ("Training",),
+    "training": ("Training",),
     "logistic": ("LogisticRegression",),
     "published": ("Base", "UserVector", "score"),
     "scorer": ("fe_scores", "top_k"),

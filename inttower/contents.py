@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from inttower.batch import SIDES, FloatArray
 from inttower.contract import Columns, Decoupled, Model
@@ -39,7 +40,17 @@ class Contents:
 
     @cached_property
     def _item_at(self) -> dict[str, int]:
-        return {text: i for i, text in enumerate(self.item_ids)}
+        return {self.item_ids[i]: i for i in np.flatnonzero(self.learnt_items).tolist()}
+
+    @cached_property
+    def learnt_items(self) -> npt.NDArray[np.bool_]:
+        """Which items have a row that was learnt, [m]; others have the unknown one's."""
+        name = self.base.spec.id_field("item").name
+        unknown = self.base.arrays.get(f"rows.{name}")
+        if unknown is None or not self.base.row_width:
+            return np.ones(len(self.item_ids), np.bool_)
+        learnt: npt.NDArray[np.bool_] = (self.item_rows != unknown[0]).any(axis=1)
+        return learnt
 
     @cached_property
     def _user_at(self) -> dict[str, int]:
@@ -72,15 +83,20 @@ class Contents:
         return np.array(out, np.float32)
 
 
-def contents(model: Model, items: Columns, user_rows: FloatArray | None = None) -> Contents:
+def contents(
+    model: Model,
+    items: Columns,
+    user_rows: FloatArray | None = None,
+    user_ids: Sequence[str] | None = None,
+) -> Contents:
     """What a version of this model, as it stands, holds.
 
     Args:
         model: as it stands.
         items: the item side's columns of every item that the model knows, and of others that
             shall have a vector too.
-        user_rows: what servers need of each of ``model.known_ids("user")``, if that is more than
-            the learnt rows.
+        user_rows: what servers need of each user, if that is more than the learnt rows.
+        user_ids: whose; none: all that the model knows.
 
     Raises:
         NotDecoupledError: the model has no user side and item side to be published.
@@ -105,7 +121,7 @@ def contents(model: Model, items: Columns, user_rows: FloatArray | None = None) 
         part = slice(start, start + _CHUNK)
         some = {f.name: items[f.name][part] for f in model.spec.of_side("item")}
         parts.append(base.item_vectors(some, item_rows[part]))
-    user_ids = model.known_ids("user")
+    user_ids = model.known_ids("user") if user_ids is None else user_ids
     return Contents(
         base=base,
         user_ids=user_ids,

@@ -22,11 +22,12 @@ from torch.nn.functional import normalize
 
 from inttower.dots import Dot, Dots
 from inttower.encoders import DATBase
-from inttower.learner import Learner, Training
+from inttower.learner import Learner
 from inttower.mlp import MLP
 from inttower.network import Inputs, Network, Shape, SideInputs, log_loss
 from inttower.published import Base
 from inttower.spec import FeatureSpec
+from inttower.training import Training
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ class FactorConfig:
         size: numbers in a user's and an item's vector.
         iterations: EM steps from a fresh start. 12 measured better than 25 on ML-1M: the item
             vectors are point estimates, and stopping is part of their regularisation.
-        vector_precision: of the prior of v around C x.
+        vector_precision: of the prior of v around C x. On ML-1M, a filter over factors of the
+            first 60 % reaches .8893 at 3, .8943 at 10, .8968 at 25, .8958 at 40 on the next 20 %.
         bias_precision: of the prior of b around C x.
         ridge: of the regressions for W and C, in rows of unit weight.
         spread: standard deviation of the start of v (dimension 0 apart).
@@ -69,9 +70,9 @@ class FactorConfig:
 
     size: int = 32
     iterations: int = 12
-    vector_precision: float = 10.0
-    bias_precision: float = 1.0
-    ridge: float = 5.0
+    vector_precision: float = 25.0
+    bias_precision: float = 3.0
+    ridge: float = 20.0
     spread: float = 0.1
     seed: int = 0
 

@@ -24,10 +24,11 @@ from torch.nn.functional import cross_entropy, normalize
 
 from inttower.dots import Dot, Dots
 from inttower.encoders import IntTowerBase
-from inttower.learner import Learner, Training
+from inttower.learner import Learner
 from inttower.network import Inputs, Network, Shape, SideInputs, SideShape, log_loss
 from inttower.published import Base
 from inttower.spec import FeatureSpec
+from inttower.training import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,6 @@ class IntTowerConfig:
     first_order: bool = True  # b_u and b_i, with a weight for each id
     fm_rank: int = 16  # r; 0: no FM skip. With the bias heads +.015 AUC on MovieLens-1M
     dots: tuple[Dot, ...] = ()
-    user_ids: bool = True  # False: a user is what its fields say, such as its user state
     cir: float = 0.0  # weight of the InfoNCE: .1 helps retrieval and costs .005 of pointwise AUC
     temperature: float = 0.1  # of CIR
 
@@ -50,11 +50,6 @@ class IntTowerConfig:
     def plus(cls, dots: tuple[Dot, ...] = ()) -> IntTowerConfig:
         """IntTower+, the default."""
         return cls(dots=dots)
-
-    @classmethod
-    def state(cls, dots: tuple[Dot, ...]) -> IntTowerConfig:
-        """IntTower+ over a user state, which says more of a user than a learnt row can."""
-        return cls(dots=dots, user_ids=False)
 
     @classmethod
     def paper(cls) -> IntTowerConfig:
@@ -230,7 +225,6 @@ class IntTower(Learner):
             training=training or Training(),
             seed=seed,
             device=device,
-            shared=() if config.user_ids else ("user",),
         )
 
     def base(self) -> Base:

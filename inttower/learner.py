@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
@@ -24,13 +24,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inttower.batch import SIDES, Batch, FloatArray, Layout, RowArray
+from inttower.batch import EMPTY, SIDES, Batch, FloatArray, Layout, RowArray
 from inttower.contract import Columns, Labels, Progress, State
 from inttower.errors import SpecError
 from inttower.network import Inputs, Network, Shape, SideInputs, SideShape, flatten
 from inttower.published import Published, frozen
 from inttower.spec import FeatureSpec, Side
 from inttower.tables import Embeddings, Gathered
+from inttower.training import Training
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -39,36 +40,6 @@ if TYPE_CHECKING:
 _CLIP = 5.0
 # Rows that predict takes at a time: bounds memory, changes no result
 _CHUNK = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """How a model learns; the numbers were measured on MovieLens-1M.
-
-    Args:
-        epochs: of the warm-up. More are harmful even with id-dropout.
-        batch_size: of the warm-up.
-        lr: Adam's in the first half of the warm-up.
-        lr_end: at its end; the second half falls to it in a straight line.
-        lr_stream: of the stream. Ten times as much costs .004 AUC.
-        lr_rows: row-wise Adagrad's, for the table.
-        id_dropout: part of the user and item ids that the warm-up takes for unknown ones, so
-            that the unknown row learns to stand for a new id.
-        limit: ids a field at most.
-        admit_after: sightings before an id gets its row.
-        expire_after: sightings of others after which an id goes; None: never.
-    """
-
-    epochs: int = 2
-    batch_size: int = 512
-    lr: float = 1e-3
-    lr_end: float = 1e-4
-    lr_stream: float = 1e-4
-    lr_rows: float = 0.05
-    id_dropout: float = 0.2
-    limit: int = 1_000_000
-    admit_after: int = 1
-    expire_after: int | None = None
 
 
 class Learner:
@@ -83,8 +54,6 @@ class Learner:
         training: how it learns.
         seed: of all first weights.
         device: ``"cpu"``, ``"cuda"``, …
-        shared: sides whose own ids all read the unknown row: what is known of an entity then comes
-            by its other fields alone.
     """
 
     reads_ids: ClassVar[bool] = True
@@ -100,14 +69,12 @@ class Learner:
         training: Training,
         seed: int,
         device: str,
-        shared: Sequence[Side] = (),
     ) -> None:
         self.spec = spec
         self.config = config
         self.training = training
         self.layout = Layout(spec)
         self._device = torch.device(device)
-        self._shared = tuple(shared)
         self.table: Embeddings | None = None
         if self.reads_ids:
             self.table = Embeddings(
@@ -259,9 +226,11 @@ class Learner:
         if self.table is None:
             return np.zeros((len(ids), 0), np.float32)
         name = self.spec.id_field(side).name
-        if side in self._shared:
-            return self.table.values(np.full(len(ids), self.table.unknown_row(name)))
-        return self.table.values(self.table.rows_of(name, ids))
+        return self._as_read(side, self.table.values(self.table.rows_of(name, ids)))
+
+    def _as_read(self, side: Side, rows: FloatArray) -> FloatArray:
+        """Rows of a side's own ids as the network meets them."""
+        return np.zeros_like(rows) if side in self.training.unread else rows
 
     def user_id_rows(self, ids: Sequence[str]) -> FloatArray:
         """What has been learnt of these users, float32 [n, R]; R = D + 1 + E."""
@@ -281,12 +250,13 @@ class Learner:
         vocabularies = {}
         if self.table is not None:
             for name, ids in self.table.ids.items():
-                if self.spec.field(name).is_id:
-                    rows = np.array([self.table.unknown_row(name)])
-                else:
-                    vocabularies[name] = ids.ids()
-                    rows = self.table.rows_of(name, ids.ids())
-                    rows = np.concatenate([[self.table.unknown_row(name)], rows])
+                field = self.spec.field(name)
+                rows = np.array([self.table.unknown_row(name)])
+                if field.is_id:
+                    arrays[f"rows.{name}"] = self._as_read(field.side, self.table.values(rows))
+                    continue
+                vocabularies[name] = ids.ids()
+                rows = np.concatenate([rows, self.table.rows_of(name, ids.ids())])
                 arrays[f"rows.{name}"] = self.table.values(rows)
         return Published(
             spec=self.spec,
@@ -350,13 +320,11 @@ class Learner:
         return Inputs(sides[0], sides[1], self._tensor(share)), gathered
 
     def _read(self, rows: RowArray) -> RowArray:
-        """The rows whose values count: of shared sides, the unknown one for all ids."""
-        if self.table is None or not self._shared:
-            return rows
-        rows = rows.copy()
-        for side in self._shared:
-            name = self.spec.id_field(side).name
-            rows[:, self.layout.row_slice(name).start] = self.table.unknown_row(name)
+        """The rows whose values count: none for ids that are not read."""
+        if self.training.unread:
+            rows = rows.copy()
+            for side in self.training.unread:
+                rows[:, self.layout.row_slice(self.spec.id_field(side).name)] = EMPTY
         return rows
 
     def _ids(self, rows: RowArray, side: Side) -> npt.NDArray[np.int64]:

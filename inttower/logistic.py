@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from inttower.encoders import LogisticBase
 from inttower.errors import SpecError
-from inttower.learner import Learner, Training
+from inttower.learner import Learner
 from inttower.network import Inputs, Network, Shape
 from inttower.published import Base
 from inttower.spec import FeatureSpec
+from inttower.training import Training
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,8 +246,12 @@ class Embeddings:
             mode="sum",
             per_sample_weights=self._tensor(scale),
         )
-        own = self._tensor(self._place[rows[:, self._own_ids]])  # [B, 2]
-        extra = embedding(own, leaf[:, size:]) if self.extra else leaf.new_zeros(len(rows), 2, 0)
+        extra = leaf.new_zeros(len(rows), 2, 0)
+        if self.extra:
+            own = rows[:, self._own_ids]  # [B, 2]
+            read = own >= 0
+            place = self._tensor(np.where(read, self._place[own], 0))
+            extra = embedding(place, leaf[:, size:]) * self._tensor(read).unsqueeze(2)
         return Gathered(where, leaf, fields.view(len(rows), -1, size), extra)
 
     def _tensor(self, array: npt.NDArray[np.generic]) -> Tensor:

@@ -20,11 +20,12 @@ from torch.nn.functional import normalize
 
 from inttower.dots import Dot, Dots
 from inttower.encoders import TwoTowerBase
-from inttower.learner import Learner, Training
+from inttower.learner import Learner
 from inttower.mlp import MLP
 from inttower.network import Inputs, Network, Shape
 from inttower.published import Base
 from inttower.spec import FeatureSpec
+from inttower.training import Training
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,11 +134,6 @@ class UserState:
         """The newest closing time learnt; rows must not close earlier."""
         return self._beliefs.frontier
 
-    @property
-    def horizon(self) -> int:
-        """The earliest time that inputs can be asked for."""
-        return self._beliefs.horizon
-
     def __len__(self) -> int:
         """Users of whom something is believed."""
         return len(self._beliefs)
@@ -223,7 +218,7 @@ class UserState:
             v, b = factors.v[part.item], factors.b[part.item]
             beliefs.learn(users, part.closed_ts, labels=part.labels, v=v, b=b, prior=prior)
             if into is not None:
-                means = beliefs.as_of(users, part.ts, prior)
+                means = _means(beliefs, users, part.ts, prior)
                 for k, name in enumerate(self._user_fields):
                     into[name][part.place] = means[:, k]
                 into[ITEM_FACTORS][part.place] = v
@@ -257,8 +252,8 @@ class UserState:
     def inputs(self, columns: Columns, ts: IntArray) -> Inputs:
         """What a network is given of rows: beliefs as they stood at ``ts`` [n], and factors.
 
-        Raises:
-            StateError: a time longer ago than the window.
+        What was believed longer ago than the window is forgotten: such rows get what was expected
+        before any outcome, which cannot know a label that it must not.
         """
         return {**self._user_inputs(columns, ts), **self.item_inputs(columns)}
 
@@ -281,7 +276,7 @@ class UserState:
 
     def _user_inputs(self, columns: Columns, ts: IntArray) -> Inputs:
         users = _texts(columns, self._ids["user"])
-        means = self._beliefs.as_of(users, ts, self._prior(columns))
+        means = _means(self._beliefs, users, np.asarray(ts, np.int64), self._prior(columns))
         return {name: means[:, k] for k, name in enumerate(self._user_fields)}
 
     def _prior(self, columns: Columns) -> npt.NDArray[np.float64]:
@@ -372,6 +367,16 @@ class _Rows:
             labels=self.labels[index],
             place=self.place[index],
         )
+
+
+def _means(
+    beliefs: Beliefs, users: Sequence[str], ts: IntArray, prior: npt.NDArray[np.float64]
+) -> FloatArray:
+    """Means [n, speeds, p] as of ``ts``; what is forgotten by now is as before any outcome."""
+    forgotten = ts < beliefs.horizon
+    means = beliefs.as_of(users, np.where(forgotten, _NOW, ts), prior)
+    means[forgotten] = prior[forgotten, None, :]
+    return means
 
 
 def _texts(columns: Columns, name: str) -> Sequence[str]:

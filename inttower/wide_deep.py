@@ -14,10 +14,11 @@ from torch import Tensor
 
 from inttower.dots import Dot, Dots
 from inttower.fields import FirstOrder, flat, flat_size
-from inttower.learner import Learner, Training
+from inttower.learner import Learner
 from inttower.mlp import MLP
 from inttower.network import Inputs, Network, Shape
 from inttower.spec import FeatureSpec
+from inttower.training import Training
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ class LiveModel:
             [np.zeros(served.user_rows.shape[1], np.float32)], served.user_ids, [served.user_rows]
         )
         # items that have a vector by their attributes alone, and no learnt row
-        self._cold: set[str] = set()
+        self._cold = {served.item_ids[at] for at in np.flatnonzero(~served.learnt_items).tolist()}
         self.admit(*self.cold_items())
         # a version that cannot encode users must fail here, not at each request
         blank = RawRows([""], [never_seen(declaration, "user")])

@@ -13,6 +13,7 @@ from types import FrameType
 from prometheus_client import start_http_server
 
 from headrace.settings import Settings
+from inttower.errors import IntTowerError
 from streaming.errors import HeadraceError
 from streaming.kafka import wait_for_broker
 from trainer.models import prepare_torch
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
         # modules and tables live as long as the process: the collector need not walk them
         gc.freeze()
         trainer.run()
-    except HeadraceError as error:
+    except (HeadraceError, IntTowerError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message names cause and cure; no trace helps
         return 1
     return 0

@@ -106,9 +106,9 @@ class SampleInputs:
         self._ensure(side, ids)
         return static_columns(self._declaration, side, ids, self._catalogue)
 
-    def catalogue_items(self) -> list[str]:
-        """All items that have static fields."""
-        return self._catalogue.ids("item")
+    def catalogue_ids(self, side: Entity) -> list[str]:
+        """All users or items that have static fields."""
+        return self._catalogue.ids(side)
 
     def _joined(self, users: RawRows, items: RawRows, times: Sequence[int]) -> Columns:
         now = np.array(times, np.int64)

@@ -313,7 +313,7 @@ def _taught(
     # one that came behind the frontier that should have covered it is taken as if it closed now
     closed = np.maximum.accumulate(np.maximum(times.closed_ts, state.frontier or 0))
     state.learn(columns, closed, labels)
-    return state.inputs(columns, np.maximum(times.ts, state.horizon))
+    return state.inputs(columns, times.ts)
 
 
 class _Times(NamedTuple):

@@ -13,16 +13,16 @@ import torch
 
 from headrace.settings import Settings
 from inttower.inttower import IntTower, IntTowerConfig
-from inttower.learner import Training
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
+from inttower.training import Training
 from inttower.user_state import UserState, UserStateConfig, state_dots
 from streaming.errors import ConfigurationError
 from trainer.learner import Models
 
 log = logging.getLogger(__name__)
 
-# "state" is "plus" with the user state beside it
+# the one that has the user state beside it
 WITH_STATE = "state"
 PRESETS: dict[str, Callable[[], IntTowerConfig]] = {
     WITH_STATE: IntTowerConfig.plus,
@@ -77,6 +77,7 @@ def build_models(settings: Settings, spec: FeatureSpec) -> Models:
         shape = UserStateConfig(window_ms=settings.log.closing_delay_ms, max_users=trainer.max_ids)
         states = [UserState(spec, shape), UserState(spec, shape)]
         fields = FeatureSpec((*spec.fields, *states[0].fields))
+        training = replace(training, unread=("user",))
     config = replace(PRESETS[trainer.preset](), dots=state_dots(fields))
 
     def tower() -> IntTower:

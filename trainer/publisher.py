@@ -228,12 +228,16 @@ class Publisher:
         there = store.versions(side.channel)
         version = _next_name(there)
         known = side.model.known_ids("item")
-        ids = [*known, *sorted(set(self._inputs.catalogue_items()).difference(known))]
+        ids = [*known, *sorted(set(self._inputs.catalogue_ids("item")).difference(known))]
         users = side.model.known_ids("user")
+        if side.state is not None:
+            # of a user without an outcome, what its attributes foretell
+            users += sorted(set(self._inputs.catalogue_ids("user")).difference(users))
         held = contents(
             side.model,
             self._inputs.items(ids, side.items, side.state),
             user_rows(side.model, side.state, self._inputs.statics("user", users)),
+            users,
         )
         now = time.time_ns() // 1_000_000
         with store.draft(side.channel) as folder:

@@ -14,6 +14,7 @@ from inttower.dcn import DCN, DCNConfig
 from inttower.deepfm import DeepFM, DeepFMConfig
 from inttower.dots import Dot
 from inttower.inttower import IntTower, IntTowerConfig
+from inttower.learner import Learner
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
 from inttower.two_tower import TwoTower, TwoTowerConfig
@@ -94,7 +95,9 @@ MODELS: dict[str, Contender] = {
     ),
     "inttower-paper": Contender(
         "IntTower, paper form",
-        lambda spec, seed: IntTower(spec, IntTowerConfig.paper(), seed=seed),
+        lambda spec, seed: IntTower(
+            spec, replace(IntTowerConfig.paper(), dots=state_dots(spec)), seed=seed
+        ),
     ),
     "inttower-last": Contender(
         "IntTower, last layer",
@@ -122,6 +125,14 @@ def contender(name: str) -> Contender:
             f"no model {name!r} to compare: --model may be {', '.join(MODELS)}, in the time-ordered"
             f" benches also with {WITH_STATE} behind it"
         ) from None
-    return (
-        found if plain == name else replace(found, title=f"{found.title} + user state", state=True)
-    )
+    if plain == name:
+        return found
+
+    def make(spec: FeatureSpec, seed: int) -> Model:
+        model = found.make(spec, seed)
+        # the state says more of a user than a row of its own, for rivals as well
+        if isinstance(model, Learner):
+            model.training = replace(model.training, unread=("user",))
+        return model
+
+    return replace(found, title=f"{found.title} + user state", make=make, state=True)

@@ -30,7 +30,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
         "autoint": (0.8686, 0.3351),
         "inttower-paper": (0.8696, 0.3309),
     },
-    "alibaba-ads": {
+    "ali-display-ads": {
         "lr": (0.6496, 0.2350),
         "two-tower": (0.6579, 0.2292),
         "dat": (0.6598, 0.2279),

@@ -25,10 +25,11 @@ from inttower.dots import Dot
 from inttower.errors import NotDecoupledError, SpecError, StaleBatchError
 from inttower.evaluate import auc
 from inttower.inttower import IntTower, IntTowerConfig
-from inttower.learner import Learner, Training
+from inttower.learner import Learner
 from inttower.logistic import LogisticRegression
 from inttower.published import score
 from inttower.spec import FeatureSpec
+from inttower.training import Training
 from inttower.two_tower import TwoTower, TwoTowerConfig
 from inttower.wide_deep import WideDeep, WideDeepConfig
 
@@ -399,3 +400,16 @@ def test_cuda_agrees_with_the_cpu(make: Make, spec: FeatureSpec, toy: Toy) -> No
         _stream(model, columns, labels, 0, 200)
         logits.append(model.predict(model.encode(columns, admit=False)))
     np.testing.assert_allclose(logits[0], logits[1], atol=2e-3)
+
+
+def test_ids_that_are_not_read_change_nothing(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(400)
+    model = make(spec, Training(epochs=2, batch_size=64, unread=("user",)))
+    model.fit(model.encode(columns, admit=True), labels)
+    others = {**columns, "user_id": [f"other {u}" for u in columns["user_id"]]}
+    np.testing.assert_array_equal(
+        model.predict(model.encode(columns, admit=False)),
+        model.predict(model.encode(others, admit=False)),
+    )
+    if isinstance(model, Decoupled):
+        assert not model.user_id_rows(columns["user_id"][:3]).any()

@@ -42,7 +42,9 @@ def inputs() -> SampleInputs:
 
 
 def learner(**trainer: Any) -> Learner:
-    settings = Settings().with_changes(trainer={**SMALL, **trainer})
+    settings = Settings().with_changes(
+        trainer={**SMALL, **trainer}, log={"attribution_ms": synthetic.CLOSE_NEGATIVE_MS}
+    )
     prepare_torch(settings)
     models = build_models(settings, model_spec(MOVIELENS))
     return Learner(settings.trainer, MOVIELENS, models, inputs())

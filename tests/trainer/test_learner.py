@@ -153,7 +153,7 @@ def test_new_users_and_items_get_rows_when_first_seen(ordered: list[Arrived]) ->
 
 
 def test_a_warm_up_with_more_ids_than_allowed_says_so(ordered: list[Arrived]) -> None:
-    learning = learner(max_ids=5, warmup_samples=20_000)
+    learning = learner(preset="plus", max_ids=5, warmup_samples=20_000)
     many = arrived(synthetic.samples(8_200))
     for each in many:
         learning.add(each)

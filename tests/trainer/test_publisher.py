@@ -13,7 +13,7 @@ from headrace.settings import Settings
 from inttower.inttower import IntTower
 from streaming.errors import BrokerError
 from streaming.events import Delta, VersionAnnounced
-from tests.trainer.desk import CHAMPION, FROZEN, WARMUP, Desk
+from tests.trainer.desk import CHAMPION, FROZEN, WARMUP, Desk, floats
 from trainer import publisher as publisher_module
 
 
@@ -58,7 +58,15 @@ def test_a_later_version_names_its_parent_and_what_it_has_learnt(begun: Desk) ->
     assert {one.base_version for one in before if isinstance(one, Delta)} == {"000001"}
     assert [type(one) for one in after] == [VersionAnnounced]
     begun.learn(100)
-    assert {one.base_version for one in begun.deltas(manifest.updates_offset)} == {"000002"}
+    (delta,) = begun.deltas(manifest.updates_offset)
+    assert delta.base_version == "000002"
+    items = delta.item_ids
+    np.testing.assert_array_equal(
+        floats(delta.item_vectors, len(items)),
+        begun.served(CHAMPION, "000002").base.item_vectors(
+            begun.current_columns(items), begun.model.item_id_rows(items)
+        ),
+    )
     # what was frozen is published once
     assert begun.store.versions(FROZEN) == ["000001"]
 

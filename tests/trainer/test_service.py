@@ -40,7 +40,7 @@ VALUES = synthetic.samples(COUNT)
 WARMUP = SMALL["warmup_samples"]
 TRAINER = {**SMALL, "preset": "state"}  # everything that has state
 # wall time decides when it writes and sends; here as often as can be
-HASTY = {**TRAINER, "checkpoint_every_s": 0.05, "version_every_s": 0.2, "delta_every_ms": 10}
+HASTY = {**TRAINER, "checkpoint_every_s": 0.01, "version_every_s": 0.2, "delta_every_ms": 10}
 END = 2 * synthetic.START_MS
 
 

@@ -1,0 +1,40 @@
+"""How a model learns: what is the same for every network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inttower.spec import Side
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a model learns; the numbers were measured on MovieLens-1M.
+
+    Args:
+        epochs: of the warm-up. More are harmful even with id-dropout.
+        batch_size: of the warm-up.
+        lr: Adam's in the first half of the warm-up.
+        lr_end: at its end; the second half falls to it in a straight line.
+        lr_stream: of the stream. Ten times as much costs .004 AUC.
+        lr_rows: row-wise Adagrad's, for the table.
+        id_dropout: part of the user and item ids that the warm-up takes for unknown ones, so
+            that the unknown row learns to stand for a new id.
+        limit: ids a field at most.
+        admit_after: sightings before an id gets its row.
+        expire_after: sightings of others after which an id goes; None: never.
+        unread: sides whose own id is not read: an entity is then what its other fields say. Beside
+            a user state, learnt rows of users cost .0005 AUC and .0012 GAUC on MovieLens-1M.
+    """
+
+    epochs: int = 2
+    batch_size: int = 512
+    lr: float = 1e-3
+    lr_end: float = 1e-4
+    lr_stream: float = 1e-4
+    lr_rows: float = 0.05
+    id_dropout: float = 0.2
+    limit: int = 1_000_000
+    admit_after: int = 1
+    expire_after: int | None = None
+    unread: tuple[Side, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -132,6 +133,11 @@ class TrainerProcess:
 
         until(said, text)
 
+    def goes_on(self) -> int:
+        """Wait until it goes on from a checkpoint; the samples that this one has learnt."""
+        self.says("samples learnt\n")
+        return int(re.findall(r"going on from .*: (\d+) samples learnt", self.log)[0])
+
     @property
     def report(self) -> Report:
         """Its newest report of this start."""
@@ -151,13 +157,16 @@ class TrainerProcess:
 
 def torn(settings: Settings) -> list[Path]:
     """Checkpoints that are being written, or were when their writer died."""
-    return list((settings.state / "trainer").glob(".tmp-*"))
+    return list((settings.state / "trainer").glob(".tmp-0*"))
 
 
 def newest(settings: Settings) -> Checkpoint | None:
     """The newest checkpoint, read beside a trainer that may be running."""
     found = sorted((settings.state / "trainer").glob("checkpoint-*"))
-    return checkpoint._read(found[-1], int(found[-1].name[-12:]))[0] if found else None
+    try:
+        return checkpoint._read(found[-1], int(found[-1].name[-12:]))[0] if found else None
+    except checkpoint._DamagedError:  # it was let go meanwhile
+        return newest(settings)
 
 
 def learnt_bytes(settings: Settings) -> dict[str, str]:

@@ -188,50 +188,65 @@ def assert_learnt_once(settings: Settings, undisturbed: Undisturbed) -> None:
     assert learnt_bytes(settings) == undisturbed.learnt
 
 
+def kill_while_it_warms_up(trainer: TrainerProcess, log: list[bytes], rng: random.Random) -> None:
+    """While it collects, while it fits (by both signals), and about its first checkpoint."""
+    feed(trainer.settings, log[:300])
+    trainer.start()
+    until(lambda: trainer.report.samples.waiting > 200, "samples are collected")
+    trainer.kill()
+    feed(trainer.settings, log[300:])
+    trainer.start()
+    trainer.says("warm-up: fitting")
+    time.sleep(rng.uniform(0, 0.2))
+    trainer.kill()
+    trainer.start()
+    trainer.says("warm-up: fitting")
+    trainer.stop()
+    assert trainer.report.phase == "stopped"
+    trainer.start()
+    trainer.says("warm-up: done")
+    time.sleep(rng.uniform(0, 0.1))
+    trainer.kill()
+
+
+def kill_while_it_saves(trainer: TrainerProcess, log: list[bytes]) -> bool:
+    """In the midst of a checkpoint, behind a whole one; whether it was really torn."""
+    trainer.start()
+    trainer.says(" on cpu, ")  # it has cleared away what the one before left
+    until(lambda: newest(trainer.settings), "there is a checkpoint", every=0.002)
+    feed(trainer.settings, log)
+    until(lambda: torn(trainer.settings), "a checkpoint is being written", every=0.001)
+    trainer.kill()
+    return bool(torn(trainer.settings))
+
+
+def kill_anywhere(trainer: TrainerProcess, log: list[bytes], rng: random.Random) -> int:
+    """Once it has gone on from a checkpoint and come to another; what the first had learnt."""
+    trainer.start()
+    restored = trainer.goes_on()
+    feed(trainer.settings, log)
+    trainer.learns(restored + 1)
+    learnt_ms = trainer.report.written_ms
+    until(lambda: (trainer.report.checkpoint_ms or 0) > learnt_ms, "a checkpoint of it")
+    time.sleep(rng.uniform(0, 0.1))
+    trainer.kill()
+    return restored
+
+
 def test_no_kill_changes_what_is_learnt(cluster: Settings, undisturbed: Undisturbed) -> None:
     settings = cluster.with_changes(trainer=HASTY)
     rng = random.Random(time.time_ns())  # no kill at any time may matter
     make_topics(settings)
     log = synthetic.partition_log(VALUES, every=25, seed=1)
-    parts = [log[at : at + 60] for at in range(540, len(log), 60)]
+    parts = [log[at : at + 50] for at in range(540, len(log), 50)]
     with TrainerProcess(settings) as trainer:
-        # while the warm-up is collected
-        feed(settings, log[:300])
+        kill_while_it_warms_up(trainer, log[:540], rng)
+        while not kill_while_it_saves(trainer, parts.pop(0)):
+            pass
+        restored = [kill_anywhere(trainer, parts.pop(0), rng) for _ in range(3)]
         trainer.start()
-        until(lambda: trainer.report.samples.waiting > 200, "samples are collected")
-        trainer.kill()
-        # while it is fitted, by both signals
-        feed(settings, log[300:540])
-        trainer.start()
-        trainer.says("warm-up: fitting")
-        time.sleep(rng.uniform(0, 0.2))
-        trainer.kill()
-        trainer.start()
-        trainer.says("warm-up: fitting")
-        trainer.stop()
-        assert trainer.report.phase == "stopped"
-        # around the first checkpoint and the first versions
-        trainer.start()
-        trainer.says("warm-up: done")
-        time.sleep(rng.uniform(0, 0.1))
-        trainer.kill()
-        # in the midst of a checkpoint, until one was really torn
-        while not torn(settings):
-            trainer.start()
-            trainer.says(" on cpu, ")  # it has cleared away what the one before left
-            if parts:
-                feed(settings, parts.pop(0))
-            until(lambda: torn(settings), "a checkpoint is being written", every=0.001)
-            trainer.kill()
-        # anywhere
-        for _ in range(2):
-            trainer.start()
-            trainer.says(" on cpu, ")
-            if parts:
-                feed(settings, parts.pop(0))
-            time.sleep(rng.uniform(0, 0.4))
-            trainer.kill()
-        trainer.start()
+        restored.append(trainer.goes_on())
+        assert WARMUP <= restored[0] < restored[1] < restored[2] < restored[3] < COUNT
         for part in parts:
             feed(settings, part)
         trainer.learns(COUNT)
@@ -240,8 +255,7 @@ def test_no_kill_changes_what_is_learnt(cluster: Settings, undisturbed: Undistur
     assert report.samples == Counts(seen=COUNT, learnt=COUNT, warmup=WARMUP)
     assert_learnt_once(settings, undisturbed)
     # the versions, too, are those of one run
-    runs = ModelStore(settings.store_url)
-    assert runs.versions("frozen") == ["000001"]
+    assert ModelStore(settings.store_url).versions("frozen") == ["000001"]
 
 
 def test_partitions_and_their_interleaving_change_nothing(

@@ -77,7 +77,7 @@ def demo(
     context: typer.Context,
     log: Annotated[str, typer.Option(help="ml-100k (fetched) or ml-1m (with --path)")] = "ml-100k",
     path: Annotated[Path | None, typer.Option(help="the folder of the log's files")] = None,
-    ranked: Annotated[int, typer.Option(help="impressions that the server ranks first")] = 3000,
+    ranked: Annotated[int, typer.Option(help="impressions that the server ranks first")] = 2000,
     speed: Annotated[float, typer.Option(help="times event speed in the ranked stretch")] = 100.0,
     json_file: JsonFile = None,
 ) -> None:

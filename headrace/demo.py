@@ -32,6 +32,9 @@ from trainer.report import Report
 WARMUP_SHARE = 0.8
 # a gap of the log is shortened to this much wall time, so that nights and idle weeks pass quickly
 LONGEST_WAIT_S = 0.025
+# wall time that one learning step may span in the ranked stretch; the part before it, at full speed,
+# is cut by the same event time, so a shorter one means thousands of steps of a sample or two
+_BATCH_SPAN_MS = 600
 EXPERIMENT = """\
 name = "online-or-frozen"
 [[variants]]
@@ -61,10 +64,9 @@ def demo_settings(
     return settings.with_changes(
         state=state,
         log={"name": log.declaration, "attribution_ms": log.attribution_ms},
-        # 0.2 s of wall time in the ranked stretch, as event time
         trainer={
             "warmup_until_ms": warmup_until_ms,
-            "batch_span_ms": int(200 * speed),
+            "batch_span_ms": int(_BATCH_SPAN_MS * speed),
             "evaluation_window": ranked,
         },
         serving={"experiment": str(state / "experiment.toml")},
@@ -111,7 +113,8 @@ def run_demo(
         replay_began = time.monotonic()
         fast = loop.replay("warm-up at full speed", stop=stretch)
         loop.say("the trainer warms up and catches up ...")
-        loop.wait_for_samples(fast.impressions)
+        # all but the batch that is still open
+        loop.wait_until_learnt(fast.impressions - settings.trainer.batch_samples)
         events_per_second = (fast.impressions + fast.clicks) / (time.monotonic() - replay_began)
         loop.wait_until("a version of each channel is served", loop.client.ready, 300)
         with FreshnessProbe(settings) as probe:

@@ -113,6 +113,8 @@ class Loop:
                 bar(done, total)
 
             done = replay.run(transform=transform, progress=progress)
+        self.say(f"{label}: the job closes its last samples ...")
+        replay.close_samples(self.watch)
         self.produced += done.impressions
         return done
 
@@ -167,16 +169,8 @@ class Loop:
             self.watch()
             time.sleep(_POLL_S)
 
-    def wait_for_samples(self, impressions: int, seconds: float = 600) -> None:
-        """Wait until the trainer has read a sample for each of so many impressions."""
-        self.wait_until(
-            f"the trainer has read {impressions:,} samples",
-            lambda: self.trainer_report().samples.seen >= impressions,
-            seconds,
-        )
-
     def wait_until_learnt(self, impressions: int, seconds: float = 600) -> None:
-        """Wait until each of so many samples was learnt: behind the last mark of a whole log."""
+        """Wait until the trainer has learnt so many samples."""
 
         def learnt() -> bool:
             samples = self.trainer_report().samples

@@ -44,6 +44,9 @@ def replay_log(
         signal.signal(one, lambda *_: replay.stop())
     with progress_bar(f"replaying {log.name}") as progress:
         done = replay.run(progress=progress)
+    if done.finished:
+        with out.status("the job closes the last samples (Ctrl-C leaves it to the next marks) ..."):
+            replay.close_samples()
     out.print(
         f"{done.impressions:,} impressions and {done.clicks:,} clicks in {done.seconds:.1f} s"
         f" ({done.events_per_second:,.0f} events/s)"

@@ -20,6 +20,7 @@ from headrace.settings import Settings
 from streaming import topics
 from streaming.errors import ConfigurationError
 from streaming.events import Impression, encode
+from streaming.frontier import newest_frontier
 from streaming.kafka import Writer, create_topics, partition_for
 from streaming.logs.base import Event, EventLog
 from streaming.marks import Marker
@@ -37,6 +38,9 @@ _MARK_EVENTS = 1_000
 _POSITION_S = 2.0
 # a sample closes at most two windows after its impression; the rest is slack
 _CLOSING_MARGIN_MS = 60_000
+_CLOSING_S = 0.5
+# a frontier is told in whole seconds, and lags by what may come out of order
+_FRONTIER_SLACK_MS = 5_000
 
 Transform = Callable[[Event], Event]
 Progress = Callable[[int, int], None]
@@ -144,6 +148,32 @@ class Replay:
     def stop(self) -> None:
         """End the run soon, at an exact position; from a signal handler or another thread."""
         self.stopping.set()
+
+    def close_samples(self, waiting: Callable[[], None] | None = None) -> None:
+        """After :meth:`run` has finished: return once the job has closed all that the marks allow.
+
+        A mark tells the samples how far time had come *before* it, so the last one needs others
+        behind it, for as long as the job has not come to it.
+
+        Args:
+            waiting: called about twice a second meanwhile.
+
+        Raises:
+            BrokerError: the broker cannot be reached.
+        """
+        position = self._file.read()
+        if position is None:
+            return
+        with Writer(self.settings, bulk=False, stopping=self.stopping) as writer:
+            marker = Marker(self.settings, writer)
+            slack = self.settings.flink.out_of_orderness_ms + _FRONTIER_SLACK_MS
+            while newest_frontier(self.settings) < position.mark - slack:
+                marker.mark(position.mark)
+                writer.flush()
+                if waiting:
+                    waiting()
+                if self.stopping.wait(_CLOSING_S):
+                    return
 
     def run(
         self, *, transform: Transform | None = None, progress: Progress | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -263,6 +264,8 @@ def _write_json(path: Path | None, data: Any) -> None:  # noqa: ANN401 - whateve
 
 def main() -> None:
     """Run the command line; an error of ours is one message and exit code 1, never a trace."""
+    # as an exception, so that the parts that a command has started are stopped on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except (HeadraceError, IntTowerError, LaunchError) as error:

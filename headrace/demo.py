@@ -32,8 +32,8 @@ from trainer.report import Report
 WARMUP_SHARE = 0.8
 # a gap of the log is shortened to this much wall time, so that nights and idle weeks pass quickly
 LONGEST_WAIT_S = 0.025
-# wall time that one learning step may span in the ranked stretch; the part before it, at full speed,
-# is cut by the same event time, so a shorter one means thousands of steps of a sample or two
+# wall time that one learning step may span in the ranked stretch; the part before it, at full
+# speed, is cut by the same event time: a shorter one means thousands of steps of a sample or two
 _BATCH_SPAN_MS = 600
 EXPERIMENT = """\
 name = "online-or-frozen"

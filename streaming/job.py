@@ -27,6 +27,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -284,16 +285,20 @@ class Job:
             formats = get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType
             url = checkpoint_url(self._settings)
             client = self._client._j_job_client
-            try:
-                path = client.stopWithSavepoint(False, url, formats.NATIVE).get()
-            except Py4JError as error:
-                log.warning("no savepoint: %s", str(error).split("\tat ", 1)[0].strip())
-            else:
-                log.info("stopped with %s", path)
-                done.set()
+            while not done.is_set():
+                try:
+                    path = client.stopWithSavepoint(False, url, formats.NATIVE).get()
+                except Py4JError as error:
+                    # a job that has only just started has tasks that cannot take one yet
+                    log.warning("no savepoint: %s", str(error).split("\tat ", 1)[0].strip())
+                    time.sleep(_POLL_S)
+                else:
+                    log.info("stopped with %s", path)
+                    done.set()
 
         threading.Thread(target=savepoint, daemon=True).start()
         if not done.wait(_STOP_S):
+            done.set()
             log.warning("no savepoint within %.0f s: the newest checkpoint has to do", _STOP_S)
             self._client.cancel()
 

@@ -26,7 +26,7 @@ from streaming.marks import EVENT_TOPICS
 from streaming.topics import IMPRESSIONS
 
 # a dead replay's last request may still lie in the broker's socket
-_SETTLE_S = 0.5
+_SETTLE_S = 1.0
 _READ_S = 60.0
 _TAIL_RECORDS = 200
 

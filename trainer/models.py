@@ -37,7 +37,8 @@ def prepare_torch(settings: Settings) -> None:
     # read by cuBLAS when it starts; without it some of its sums have no fixed order
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(settings.trainer.threads)
-    torch.use_deterministic_algorithms(mode=True)
+    # the same flag as use_deterministic_algorithms, which imports torch's compiler: seconds
+    torch.set_deterministic_debug_mode("error")
 
 
 def device(settings: Settings) -> str:

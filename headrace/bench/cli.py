@@ -23,7 +23,9 @@ bench = typer.Typer(
 
 out = Console()
 
-LogName = Annotated[str, typer.Option("--log", help="ml-100k (fetched), ml-1m, …")]
+LogName = Annotated[
+    str, typer.Option("--log", help="ml-100k (fetched), ml-1m, amazon-electronics, …")
+]
 LogPath = Annotated[Path | None, typer.Option("--path", help="the folder of the log's files")]
 Sample = Annotated[float, typer.Option(help="read this first part of the log only: a quick look")]
 OutFolder = Annotated[Path, typer.Option("--out", help="the folder of results")]
@@ -229,4 +231,31 @@ def train(
         models=models,
         batches=batches or [512, 2048],
         rows=rows,
+    )
+
+
+@bench.command()
+def score(
+    heads: Annotated[
+        list[int] | None, typer.Option("--heads", help="may be repeated; default 1, 4, 32")
+    ] = None,
+    items: Annotated[
+        list[int] | None, typer.Option("--items", help="may be repeated; default 100 to 10,000")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each way is run")] = 20,
+    folder: OutFolder = RESULTS,
+    json_file: JsonFile = None,
+    threads: Threads = 1,
+) -> None:
+    """Candidates a second of the FE score, against the naive formula and other ways, in turn.
+
+    Example: [bold]headrace bench score --heads 4 --items 10000[/bold]
+    """
+    from headrace.bench.score import HEADS, ITEMS, bench_score
+
+    bench_score(
+        _options("random", None, 1.0, folder, json_file, threads),
+        heads=heads or HEADS,
+        items=items or ITEMS,
+        rounds=rounds,
     )

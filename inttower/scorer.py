@@ -13,7 +13,8 @@ negative. The result of the GEMM is L·H numbers a row, more than the items them
 large: N is taken in blocks, so that it never leaves the cache.
 
 The GEMM is torch's (MKL, cuBLAS) for tensors and numpy's for arrays, the reduction is numba's:
-of the ways that `headrace bench score` compares, the fastest on a CPU at every size.
+`headrace bench score` compares it with other ways. Which is fastest depends on the machine and on
+the number of heads: with few of them plain compiled loops can be ahead.
 """
 
 from __future__ import annotations

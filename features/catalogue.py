@@ -73,11 +73,11 @@ class Catalogue:
             EventError: the value is not an entity, or a field has the wrong kind.
         """
         if value is None:
-            self._rows[entity].pop(key.decode(), None)
+            self._rows[entity].pop(key.decode(errors="replace"), None)
             return
         try:
             record = self._decoder.decode(value)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise EventError(
                 f"a record of {_TOPICS[entity]} is not an entity ({error}); write"
                 ' {"id": …, "attributes": {name: text or list of texts}}',

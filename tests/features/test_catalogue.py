@@ -100,3 +100,12 @@ def test_a_checkpoint_s_offsets_give_the_catalogue_of_then(cluster: Settings) ->
     with CatalogueReader(cluster, catalogue) as reader:
         reader.read_to(then)
         assert catalogue.rows("item", ["7"]) == [((), "1980")]
+
+
+@pytest.mark.parametrize("value", [b'{"id":"\xff"}', b"[" * 50_000, b"", b"7"])
+def test_bytes_that_are_no_entity_are_refused_and_nothing_else(value: bytes) -> None:
+    made = Catalogue(MOVIELENS)
+    with pytest.raises(EventError, match="not an entity"):
+        made.apply("item", b"7", value)
+    made.apply("item", b"\xff", None)
+    assert not made.ids("item")

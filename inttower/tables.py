@@ -286,13 +286,6 @@ class Embeddings:
         counts = np.maximum(1, self.learnt[rows])
         return (counts / max(1, self._total)).astype(np.float32)
 
-    def scatter_seed(self, seed: int) -> None:
-        """Give every known id a small random embedding of its own, around the unknown's."""
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(self._used, self.width, generator=generator) * _SPREAD
-        unknown = len(self._rows)
-        self.weight[unknown : self._used, : self.width] += noise[unknown:].to(self._device)
-
     # ------------------------------------------------------------------ state
 
     def values(self, rows: IntArray) -> FloatArray:

@@ -4,6 +4,7 @@
     logits = model.predict(batch)               # changes nothing: record it
     model.learn(batch, labels)                  # one step
 
+A stream that does both takes ``predict_then_learn``, which needs one pass less.
 ``fit`` is the warm-up before such a stream. ``state`` is everything that has been learnt, as
 plain arrays and bytes: two models of equal state go on to equal bytes.
 """
@@ -53,6 +54,11 @@ class Model(Protocol):
 
     def learn(self, batch: Batch, labels: Labels, weights: FloatArray | None = None) -> float:
         """One step on labels 0/1 [B] with weights [B] (none: ones). The mean loss before it."""
+
+    def predict_then_learn(
+        self, batch: Batch, labels: Labels, weights: FloatArray | None = None
+    ) -> tuple[FloatArray, float]:
+        """Logits [B] as they were before the step, and what :meth:`learn` gives; in one pass."""
 
     def fit(
         self,

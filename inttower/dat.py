@@ -72,14 +72,15 @@ class DATNetwork(Network):
         logit: Tensor = self.scale * (p_u * p_v).sum(1) + self.bias  # [B]
         return sum(self.dots(inputs), logit)
 
-    def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> Tensor:
-        """The log loss and the mimic loss."""
+    def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The log loss and the mimic loss; logits [B]."""
         p_u, p_v = self.towers(inputs)
-        loss = log_loss(self.score(inputs, p_u, p_v), labels, weights)
+        logits = self.score(inputs, p_u, p_v)
         a_u, a_v = inputs.user.extra, inputs.item.extra  # [B, 128] each
         # the vectors learn from the towers here, not the towers from the vectors
         far = (a_u - p_v.detach()).square().sum(1) + (a_v - p_u.detach()).square().sum(1)  # [B]
-        return loss + self.config.mimic * (weights * labels * far).mean()
+        mimic = self.config.mimic * (weights * labels * far).mean()
+        return log_loss(logits, labels, weights) + mimic, logits
 
 
 class DAT(Learner):

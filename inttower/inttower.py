@@ -156,15 +156,14 @@ class IntTowerNetwork(Network):
             logit = logit + (a * b).sum(1)
         return sum(self.dots(inputs), logit)
 
-    def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> Tensor:
-        """The log loss, and CIR beside it where the config asks for it."""
-        if not self.config.cir:
-            return super().loss(inputs, labels, weights)
+    def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The log loss, with CIR beside it where the config asks for it; logits [B]."""
         U, V = self.heads(inputs)
         logits = self.score(inputs, U, V)
-        return log_loss(logits, labels, weights) + self.config.cir * self.contrast(
-            inputs, U[:, -1], V, labels
-        )
+        loss = log_loss(logits, labels, weights)
+        if self.config.cir:
+            loss = loss + self.config.cir * self.contrast(inputs, U[:, -1], V, labels)
+        return loss, logits
 
     def contrast(self, inputs: Inputs, u: Tensor, v: Tensor, labels: Tensor) -> Tensor:
         """CIR (section 3.4): InfoNCE of clicked pairs against the other items of the batch.

@@ -138,6 +138,12 @@ class Learner:
 
     def learn(self, batch: Batch, labels: Labels, weights: FloatArray | None = None) -> float:
         """One step; the mean loss before it."""
+        return self.predict_then_learn(batch, labels, weights)[1]
+
+    def predict_then_learn(
+        self, batch: Batch, labels: Labels, weights: FloatArray | None = None
+    ) -> tuple[FloatArray, float]:
+        """One step; the logits [B] and the mean loss before it."""
         self._check(batch)
         if not len(batch):
             raise SpecError("a batch without rows cannot be learnt: leave it out")
@@ -269,7 +275,7 @@ class Learner:
 
     def _step(
         self, rows: RowArray, dense: FloatArray, labels: Labels, weights: FloatArray | None
-    ) -> float:
+    ) -> tuple[FloatArray, float]:
         y = self._tensor(np.ascontiguousarray(labels, np.float32))
         if y.shape != (len(dense),):
             raise SpecError(f"{len(dense)} rows need as many labels, not {tuple(y.shape)}")
@@ -279,7 +285,7 @@ class Learner:
             else self._tensor(np.ascontiguousarray(weights, np.float32))
         )
         inputs, gathered = self._inputs(rows, dense, grad=True)
-        loss = self.network.loss(inputs, y, w)
+        loss, logits = self.network.loss(inputs, y, w)
         if self._dense.grad is not None:
             self._dense.grad.zero_()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
@@ -288,7 +294,7 @@ class Learner:
             # the loss is a mean: Adagrad's gradients are sums over the batch
             self.table.step(gathered, len(dense))
             self.table.count(rows)
-        return float(loss.detach())
+        return logits.detach().cpu().numpy(), float(loss.detach())
 
     def _inputs(
         self, rows: RowArray, dense: FloatArray, *, grad: bool

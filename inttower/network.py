@@ -104,9 +104,13 @@ class Network(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits [B]."""
 
-    def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> Tensor:
-        """What a step makes smaller: the weighted log loss, mean over the batch."""
-        return log_loss(self(inputs), labels, weights)
+    def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """What a step makes smaller, and the logits [B] on the way to it.
+
+        The loss here is the weighted log loss, mean over the batch.
+        """
+        logits: Tensor = self(inputs)
+        return log_loss(logits, labels, weights), logits
 
 
 def log_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

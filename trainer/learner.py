@@ -6,7 +6,7 @@
     fit       shuffled epochs over all of them; then the frozen copy is taken
        │
        ▼
-    STREAM    a batch: encode → predict (all models) → record → learn (all that learn)
+    STREAM    a batch: encode → predict (all models) → learn (all that learn) → record
 
 Four sets of predictions are recorded, all on the same samples:
 
@@ -262,16 +262,19 @@ class Learner:
 
         online = models.online.encode(live, admit=True)
         logistic = models.logistic.encode(live, admit=True)
+        # one pass for both: a step of a sample or two costs as much as a pass
+        frozen = models.frozen.predict(
+            Batch.concat([models.frozen.encode(c, admit=False) for c in (live, then)])
+        )
+        predicted, self.counters.loss = models.online.predict_then_learn(online, labels, weights)
+        counters_alone, _ = models.logistic.predict_then_learn(logistic, labels, weights)
         logits = {
-            "online": models.online.predict(online),
-            "frozen_weights": models.frozen.predict(models.frozen.encode(live, admit=False)),
-            "frozen": models.frozen.predict(models.frozen.encode(then, admit=False)),
-            "logistic_regression": models.logistic.predict(logistic),
+            "online": predicted,
+            "frozen_weights": frozen[: len(samples)],
+            "frozen": frozen[len(samples) :],
+            "logistic_regression": counters_alone,
         }
         self.evaluation.record(logits, labels.astype(np.uint8), [s.user_id for s in samples])
-
-        self.counters.loss = models.online.learn(online, labels, weights)
-        models.logistic.learn(logistic, labels, weights)
         self.items.update(
             [s.item_id for s in samples], [s.ts for s in samples], [s.features for s in samples]
         )

@@ -129,8 +129,7 @@ def run(
                 one.take(some, data.ts[ours], model)
             logits["frozen weights"].append(frozen.predict(frozen.encode(some, admit=False)))
             batch = model.encode(some, admit=True)
-            logits["online"].append(model.predict(batch))
-            model.learn(batch, labels[ours])
+            logits["online"].append(model.predict_then_learn(batch, labels[ours])[0])
     whole = {name: np.concatenate(found) for name, found in logits.items()}
     return Outcome(stream, whole | {one.refresh.name: one.finish() for one in served})
 

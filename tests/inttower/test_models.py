@@ -127,6 +127,18 @@ def test_learns_what_can_be_learnt(make: Make, name: str, spec: FeatureSpec, toy
     assert auc(truth, model.predict(model.encode(fresh, admit=False))) > REACHES.get(name, 0.85)
 
 
+def test_one_pass_predicts_and_learns_as_two_do(make: Make, spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(300)
+    one, two = make(spec), make(spec)
+    for part in (slice(0, 100), slice(100, 101), slice(101, 300)):
+        some = {k: v[part] for k, v in columns.items()}
+        first, second = one.encode(some, admit=True), two.encode(some, admit=True)
+        logits, loss = one.predict_then_learn(first, labels[part])
+        np.testing.assert_array_equal(logits, two.predict(second))
+        assert loss == two.learn(second, labels[part])
+    assert _same(one.state(), two.state())
+
+
 def test_learns_from_the_stream_alone(make: Make, spec: FeatureSpec, toy: Toy) -> None:
     columns, labels = toy(400)
     model = make(spec)

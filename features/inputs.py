@@ -8,6 +8,10 @@ are fitted in its warm-up and saved with it.
 
 No number of an item depends on the time of the request. An item's vector is made when it is
 published and used later, at a time that it cannot know.
+
+A row of the online store is as of the user's last event, so the windows in it end there. A window
+that has passed since is read as empty: the same as what the job would put into a sample. What has
+left a window since, while something is still in it, is not known.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.catalogue import Catalogue
-from features.declaration import RECENT_SLOTS, Declaration, Dense, Entity, Transform
+from features.declaration import RECENT_SLOTS, Declaration, Dense, Entity, Streaming, Transform
 from inttower.spec import FeatureSpec, Field
 from streaming.errors import ConfigurationError
 
@@ -151,11 +155,26 @@ def _columns(
     numbers = {
         name: np.array([row[at] for row in raw.values], np.float64) for at, name in plan.numbers
     }
+    for window in plan.windows:
+        if now_ms is None:
+            raise ConfigurationError(f"window {window.feature!r}: items do not know the time")
+        # the job's window holds both its ends, and an event counts a millisecond after itself
+        passed = now_ms - numbers[window.last_ts] > window.length_ms + 1
+        numbers[window.feature] = np.where(passed, 0.0, numbers[window.feature])
     for dense in plan.dense:
         arguments = [numbers[name] for name in dense.of]
         column = _TRANSFORMS[dense.transform](arguments, declaration.base_rate, now_ms)
         columns[dense.name] = column.astype(np.float32)
     return columns
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A windowed feature, and the one that tells when its last event was."""
+
+    feature: str
+    last_ts: str
+    length_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +185,7 @@ class _Plan:
     statics: tuple[str, ...]
     sequences: tuple[tuple[int, str], ...]
     numbers: tuple[tuple[int, str], ...]
+    windows: tuple[_Window, ...]
     dense: tuple[Dense, ...]
 
 
@@ -179,13 +199,33 @@ def _plan(declaration: Declaration, side: Entity) -> _Plan:
                 " take log_gap off items"
             )
     needed = {name for one in dense for name in one.of}
+    windows = [_window(declaration, declaration.feature(name)) for name in sorted(needed)]
+    needed |= {window.last_ts for window in windows if window}
     streaming = list(enumerate(declaration.of_entity(side)))
     return _Plan(
         id_name=f"{side}_id",
         statics=tuple(f.name for f in declaration.statics_of(side)),
         sequences=tuple((at, f.name) for at, f in streaming if f.aggregate == "recent_items"),
         numbers=tuple((at, f.name) for at, f in streaming if f.name in needed),
+        windows=tuple(window for window in windows if window),
         dense=dense,
+    )
+
+
+def _window(declaration: Declaration, feature: Streaming) -> _Window | None:
+    if feature.window_ms is None:
+        return None
+    if feature.entity == "item":
+        raise ConfigurationError(
+            f"feature {feature.name!r}: a published item vector cannot know when a window has"
+            " passed; feed windows of users to the towers only"
+        )
+    for other in declaration.of_entity(feature.entity):
+        if other.aggregate == "last_ts" and other.source == feature.source:
+            return _Window(feature.name, other.name, feature.window_ms)
+    raise ConfigurationError(
+        f"feature {feature.name!r} has a window: declare the last_ts of the same {feature.source}s"
+        " too, which tells a server when the window has passed"
     )
 
 

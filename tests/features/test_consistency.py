@@ -23,6 +23,9 @@ def _values(clicks: int) -> dict[str, Any]:
         "user_expected": 7.123456,
         "user_first_ts": T - 10,
         "user_last_ts": T - 1,
+        "user_last_click_ts": T - 1,
+        "user_sitting_impressions": 2,
+        "user_sitting_clicks": 1,
     }
 
 
@@ -84,7 +87,7 @@ def test_each_request_is_compared_once_on_the_topics(cluster: Settings) -> None:
 def test_lists_differ_by_order_and_by_what_only_one_has(
     served: list[str], differs: float, size: float
 ) -> None:
-    trained = features_type(MOVIELENS)(0, 0, 0.0, 0, 0, ("a", "b"), 0, 0, 0, 0)
+    trained = features_type(MOVIELENS)(0, 0, 0.0, 0, 0, ("a", "b"), 0, 0, 0, 0, 0, 0, 0)
     found = Consistency(MOVIELENS)
     found.add({"user_liked": served}, trained)
     (difference,) = found.differences()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.catalogue import Catalogue
-from features.declaration import Dense
+from features.declaration import Declaration, Dense, Streaming
 from features.inputs import (
     Columns,
     RawRows,
@@ -33,7 +33,15 @@ _NOW = 978_300_760_000
 _counts = st.integers(0, 10**7)
 _times = st.one_of(st.just(0), st.integers(_NOW - 10**10, _NOW + 10_000))
 _users = st.tuples(
-    _counts, _counts, st.floats(0, 1e7), _times, _times, st.lists(st.text(), max_size=16)
+    _counts,
+    _counts,
+    st.floats(0, 1e7),
+    _times,
+    _times,
+    st.lists(st.text(), max_size=16),
+    _times,
+    _counts,
+    _counts,
 )
 _items = st.tuples(_counts, _counts, _times, _times)
 
@@ -84,8 +92,14 @@ def test_a_batch_and_a_row_alone_give_the_same_bits(
             assert np.isfinite(column).all()
 
 
+def _user(sitting_since: int) -> tuple[Any, ...]:
+    """A user whose last impression and click were so long ago, ms; then 4 were shown, 1 clicked."""
+    last = _NOW - sitting_since
+    return (9, 6, 7.5, _NOW - 90_000, last, ("b", "a"), last, 4, 1)
+
+
 def test_the_numbers_are_what_the_declaration_says() -> None:
-    raw = RawRows(["u"], [(9, 6, 7.5, _NOW - 90_000, _NOW - 30_000, ("b", "a"))])
+    raw = RawRows(["u"], [_user(sitting_since=30_000)])
     columns = user_columns(MOVIELENS, raw, _catalogue(), np.array([_NOW]))
     expected = {
         "user_log_impressions": math.log1p(9),
@@ -94,6 +108,8 @@ def test_the_numbers_are_what_the_declaration_says() -> None:
         "user_gap": math.log1p(30),
         "user_age": math.log1p(90),
         "user_cold": 0.0,
+        "user_sitting_log_impressions": math.log1p(4),
+        "user_sitting_logit": math.log((1 + 5 * 0.78) / (3 + 5 * 0.22)),
     }
     for name, value in expected.items():
         column = columns[name]
@@ -134,9 +150,9 @@ def test_every_field_of_the_spec_has_a_column_and_no_other_is_made() -> None:
 
 
 def test_values_come_out_of_a_sample_in_the_declared_order() -> None:
-    struct = features_type(MOVIELENS)(*range(10))
-    assert getter(MOVIELENS, "user")(struct) == (0, 1, 2, 3, 4, 5)
-    assert getter(MOVIELENS, "item")(struct) == (6, 7, 8, 9)
+    struct = features_type(MOVIELENS)(*range(13))
+    assert getter(MOVIELENS, "user")(struct) == (0, 1, 2, 3, 4, 5, 6, 7, 8)
+    assert getter(MOVIELENS, "item")(struct) == (9, 10, 11, 12)
     one = dataclasses.replace(
         MOVIELENS, streaming=MOVIELENS.streaming[:1], dense=(), statics=MOVIELENS.statics
     )
@@ -150,11 +166,42 @@ def test_a_time_gap_of_an_item_is_refused() -> None:
         item_columns(gap, RawRows.of(gap, "item", ["i"], [None]), _catalogue())
 
 
+def test_a_window_that_has_passed_since_the_row_was_written_is_empty() -> None:
+    minutes = 60_000
+    # an event counts a millisecond after itself, and the window holds both its ends
+    raw = RawRows(["u"] * 2, [_user(10 * minutes + 1), _user(10 * minutes + 2)])
+    columns = user_columns(MOVIELENS, raw, _catalogue(), np.array([_NOW, _NOW]))
+    still, passed = columns["user_sitting_log_impressions"]
+    assert still == pytest.approx(math.log1p(4))
+    assert passed == 0
+    assert columns["user_sitting_logit"][1] == pytest.approx(math.log(0.78 / 0.22))
+    assert columns["user_log_impressions"][1] == pytest.approx(math.log1p(9))
+
+
+def test_a_window_that_nobody_could_tell_the_end_of_is_refused() -> None:
+    def declared(*streaming: Streaming) -> Declaration:
+        counted = Dense("n", "log_count", (streaming[0].name,))
+        return dataclasses.replace(MOVIELENS, streaming=streaming, dense=(counted,))
+
+    shown = Streaming("shown", "user", "impression", "count", window_ms=5)
+    clicked = Streaming("last_click", "user", "click", "last_ts")
+    with pytest.raises(ConfigurationError, match="declare the last_ts of the same impressions"):
+        user_columns(
+            log := declared(shown, clicked),
+            RawRows.of(log, "user", ["u"], [None]),
+            _catalogue(),
+            np.array([_NOW]),
+        )
+    items = declared(Streaming("shown", "item", "impression", "count", window_ms=5))
+    with pytest.raises(ConfigurationError, match="feed windows of users to the towers only"):
+        item_columns(items, RawRows.of(items, "item", ["i"], [None]), _catalogue())
+
+
 def test_a_batch_is_fast_enough_for_the_stream() -> None:
     """200,000 rows/s where nothing else runs; a fifth of it is asked for on a busy machine."""
     catalogue = _catalogue()
     size = 512
-    users = RawRows(["u"] * size, [(9, 6, 7.5, _NOW, _NOW, ("b", "a"))] * size)
+    users = RawRows(["u"] * size, [_user(sitting_since=0)] * size)
     items = RawRows(["i"] * size, [(9, 6, _NOW, _NOW)] * size)
     now = np.full(size, _NOW)
     best = math.inf

@@ -56,8 +56,10 @@ def entities() -> Iterator[tuple[Any, Entity]]:
 
 
 def user_raw(n: int) -> tuple[Any, ...]:
-    """Raw features of user n: counts, expected, first and last time, liked."""
-    return (n + 3, n % 4, n / 3, NOW - 10**9, NOW - 10**6 * (n + 1), (ITEM_IDS[n], ITEM_IDS[n + 1]))
+    """Raw features of user n: counts, expected, first and last time, liked, of this sitting."""
+    last = NOW - 10**6 * (n + 1)
+    liked = (ITEM_IDS[n], ITEM_IDS[n + 1])
+    return (n + 3, n % 4, n / 3, NOW - 10**9, last, liked, last, n + 1, n % 2)
 
 
 def item_raw(n: int) -> tuple[Any, ...]:

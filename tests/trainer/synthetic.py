@@ -21,6 +21,7 @@ class _User:
     first_ts: int = 0
     last_ts: int = 0
     liked: dict[int, str] = field(default_factory=dict)
+    last_click_ts: int = 0
 
 
 @dataclass
@@ -53,6 +54,7 @@ def samples(count: int, *, users: int = 40, items: int = 60, seed: int = 0) -> l
             one.first_ts = one.first_ts or ts
             one.last_ts = ts
         if label:
+            user.last_click_ts = ts
             user.liked[i % 16] = f"{ts:013d}i{i}"
     return made
 
@@ -74,6 +76,9 @@ def _wire(n: int, ts: int, label: int, user: _User, item: _Item) -> bytes:
                 "user_first_ts": user.first_ts,
                 "user_last_ts": user.last_ts,
                 "user_liked": [user.liked.get(slot) for slot in range(16)],
+                "user_last_click_ts": user.last_click_ts,
+                "user_sitting_impressions": min(user.impressions, 20),
+                "user_sitting_clicks": min(user.clicks, 20),
                 "item_impressions": item.impressions,
                 "item_clicks": item.clicks,
                 "item_first_ts": item.first_ts,

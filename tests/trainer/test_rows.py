@@ -17,6 +17,9 @@ def features(count: int) -> msgspec.Struct:
         "user_first_ts": 0,
         "user_last_ts": 0,
         "user_liked": (),
+        "user_last_click_ts": 0,
+        "user_sitting_impressions": 0,
+        "user_sitting_clicks": 0,
         "item_impressions": count,
         "item_clicks": 1,
         "item_first_ts": 2,
@@ -58,4 +61,5 @@ def test_rows_survive_the_checkpoint_as_they_were() -> None:
     assert [list(v) if isinstance(v, tuple | list) else v for v in values] == [
         *(0, 0, 0.1, 0, 0),
         ["é", "b"],
+        *(0, 0, 0),
     ]

@@ -44,6 +44,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import orthogonal_procrustes
+from threadpoolctl import threadpool_limits
 
 from inttower.errors import SpecError
 from inttower.kernels import kernel
@@ -199,11 +200,14 @@ def fit_factors(
     means = np.empty((len(seen), p))
     diagonal = np.diag_indices(p + 1)
     for _ in range(config.iterations):
-        sums = _Sums(np.zeros((len(beta), p + 1, p + 1)), np.zeros((len(beta), p + 1)))
-        _expect(rows, beta, user_attributes[seen] @ user_weights, means, sums)
-        sums.gram[:, diagonal[0], diagonal[1]] += precision
+        sums = _Sums.zeros(len(beta), p)
+        # matrices of one user are small: BLAS on two threads was measured three times slower
+        with threadpool_limits(1, user_api="blas"):
+            _expect(rows, beta, user_attributes[seen] @ user_weights, means, sums)
+        gram = sums.whole()
+        gram[:, diagonal[0], diagonal[1]] += precision
         right = sums.moment + precision * (item_attributes @ item_weights)
-        beta = np.linalg.solve(sums.gram, right[:, :, None])[:, :, 0]
+        beta = np.linalg.solve(gram, right[:, :, None])[:, :, 0]
         user_weights = _ridge(user_attributes[seen], means, config.ridge)
         item_weights = _ridge(item_attributes[met], beta[met], config.ridge)
     beta[~met] = item_attributes[~met] @ item_weights
@@ -255,72 +259,67 @@ class _Rows(NamedTuple):
 class _Sums(NamedTuple):
     """What the M step needs of each item."""
 
-    gram: Floats  # [I, p+1, p+1], Σ ω E[ũũᵀ]
+    # lower triangles of the [p+1, p+1] matrices Σ ω E[ũũᵀ], row after row: half the memory that
+    # an E step walks through, which is what it costs
+    gram: Floats  # [I, (p+1)(p+2)/2]
     moment: Floats  # [I, p+1], Σ (y − ½) E[ũ]
 
+    @classmethod
+    def zeros(cls, items: int, p: int) -> _Sums:
+        return cls(np.zeros((items, (p + 1) * (p + 2) // 2)), np.zeros((items, p + 1)))
 
-@kernel
-def _posterior(rows: _Rows, k: int, beta: Floats, prior: Floats) -> tuple[Floats, Floats]:
-    """Mean [p] and covariance [p, p] of user k."""
-    p = len(prior)
-    precision = np.eye(p)
-    right = prior.copy()
-    for i in range(rows.starts[k], rows.starts[k + 1]):
-        row, omega = beta[rows.items[i]], rows.omega[i]
-        pull = rows.signs[i] - omega * row[p]
-        for a in range(p):
-            right[a] += pull * row[a]
-            weighted = omega * row[a]
-            for c in range(a + 1):
-                precision[a, c] += weighted * row[c]
-    for a in range(p):
-        for c in range(a):
-            precision[c, a] = precision[a, c]
-    cov = np.linalg.inv(precision)
-    m = np.zeros(p)
-    for a in range(p):
-        for c in range(p):
-            m[c] += cov[a, c] * right[a]
-    return m, cov
-
-
-@kernel
-def _tightened(beta: Floats, m: Floats, cov: Floats, scratch: Floats) -> float:
-    """ω at c² = E[z²] for an item's (v, b) and a user's N(m, cov)."""
-    p = len(m)
-    z, variance = beta[p], 0.0
-    scratch[:] = 0.0
-    for a in range(p):
-        z += beta[a] * m[a]
-        for c in range(p):
-            scratch[c] += cov[a, c] * beta[a]
-    for a in range(p):
-        variance += scratch[a] * beta[a]
-    c = np.sqrt(max(z * z + variance, 1e-12))
-    omega: float = np.tanh(0.5 * c) / (2.0 * c)
-    return omega
+    def whole(self) -> Floats:
+        """The matrices, [I, p+1, p+1]."""
+        side = self.moment.shape[1]
+        row, column = np.tril_indices(side)
+        gram = np.empty((len(self.gram), side, side))
+        gram[:, row, column] = self.gram
+        gram[:, column, row] = self.gram
+        return gram
 
 
 @kernel
 def _expect(rows: _Rows, beta: Floats, prior: Floats, means: Floats, sums: _Sums) -> None:
     """The E step of all users: overwrites rows.omega and ``means``, adds to ``sums``."""
     p = prior.shape[1]
-    scratch = np.empty(p)
-    first, second = np.ones(p + 1), np.ones((p + 1, p + 1))  # E[ũ], E[ũũᵀ]
+    most = 0
     for k in range(len(rows.starts) - 1):
-        m, cov = _posterior(rows, k, beta, prior[k])
+        most = max(most, rows.starts[k + 1] - rows.starts[k])
+    vectors, weighted = np.empty((most, p)), np.empty((most, p))
+    second = np.empty(sums.gram.shape[1])  # E[ũũᵀ], its lower triangle
+    for k in range(len(rows.starts) - 1):
+        start, n = rows.starts[k], rows.starts[k + 1] - rows.starts[k]
+        right = prior[k].copy()
+        for i in range(n):
+            row, omega = beta[rows.items[start + i]], rows.omega[start + i]
+            pull = rows.signs[start + i] - omega * row[p]
+            for a in range(p):
+                vectors[i, a] = row[a]
+                weighted[i, a] = omega * row[a]
+                right[a] += pull * row[a]
+        v = vectors[:n]
+        cov = np.linalg.inv(np.eye(p) + np.dot(v.T, weighted[:n]))
+        m = np.dot(cov, right)
         means[k] = m
-        first[:p] = m
-        for a in range(p + 1):
-            for c in range(p + 1):
-                second[a, c] = first[a] * first[c]
-        second[:p, :p] += cov
-        for i in range(rows.starts[k], rows.starts[k + 1]):
-            item = rows.items[i]
-            omega = _tightened(beta[item], m, cov, scratch)
-            rows.omega[i] = omega
+        for a in range(p):
+            for c in range(a + 1):
+                second[a * (a + 1) // 2 + c] = cov[a, c] + m[a] * m[c]
+        second[p * (p + 1) // 2 : -1] = m
+        second[-1] = 1.0
+        spread = np.dot(v, cov)
+        for i in range(n):
+            item = rows.items[start + i]
+            row = beta[item]
+            z, variance = row[p], 0.0
+            for a in range(p):
+                z += row[a] * m[a]
+                variance += spread[i, a] * row[a]
+            c = np.sqrt(max(z * z + variance, 1e-12))
+            omega = np.tanh(0.5 * c) / (2.0 * c)
+            rows.omega[start + i] = omega
             gram, moment = sums.gram[item], sums.moment[item]
-            for a in range(p + 1):
-                moment[a] += rows.signs[i] * first[a]
-                for c in range(p + 1):
-                    gram[a, c] += omega * second[a, c]
+            for a in range(len(second)):
+                gram[a] += omega * second[a]
+            for a in range(p):
+                moment[a] += rows.signs[start + i] * m[a]
+            moment[p] += rows.signs[start + i]

@@ -81,7 +81,6 @@ class Learner:
                 self.layout,
                 width,
                 extra=extra,
-                lr=training.lr_rows,
                 limit=training.limit,
                 admit_after=training.admit_after,
                 expire_after=training.expire_after,
@@ -292,7 +291,7 @@ class Learner:
         self._adam.step()
         if self.table is not None and gathered is not None:
             # the loss is a mean: Adagrad's gradients are sums over the batch
-            self.table.step(gathered, len(dense))
+            self.table.step(gathered, len(dense), self.training.lr_rows)
             self.table.count(rows)
         return logits.detach().cpu().numpy(), float(loss.detach())
 

@@ -53,7 +53,6 @@ class Embeddings:
         layout: which fields there are.
         width: D.
         extra: E.
-        lr: learning rate of row-wise Adagrad.
         limit: ids a field at most.
         admit_after: sightings before an id gets its row.
         expire_after: sightings of others after which an id goes; None: never.
@@ -67,7 +66,6 @@ class Embeddings:
         width: int,
         *,
         extra: int = 0,
-        lr: float = 0.05,
         limit: int = 1_000_000,
         admit_after: int = 1,
         expire_after: int | None = None,
@@ -81,7 +79,6 @@ class Embeddings:
         ends = (0, width, width + 1, width + 1 + extra)
         self._parts = [slice(a, b) for a, b in pairwise(ends) if a < b]
         self._own_ids = [layout.row_slice(f.name).start for f in layout.embedded if f.is_id]
-        self.lr = lr
         self.generation = 0
         self._device = torch.device(device)
         owners = [f for f in layout.embedded if f.kind != "sequence"]
@@ -257,7 +254,7 @@ class Embeddings:
     def _tensor(self, array: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
-    def step(self, gathered: Gathered, scale: float) -> None:
+    def step(self, gathered: Gathered, scale: float, lr: float) -> None:
         """Row-wise Adagrad on the gathered rows, from the gradients in their leaf times scale."""
         grad = gathered.leaf.grad
         if grad is None:
@@ -267,7 +264,7 @@ class Embeddings:
         squares = torch.stack([grad[:, p].square().mean(1) for p in self._parts], 1)  # [r, parts]
         sums = self._adagrad.index_select(0, rows).add_(squares)
         self._adagrad.index_copy_(0, rows, sums)
-        rate = sums.rsqrt_().mul_(self.lr)
+        rate = sums.rsqrt_().mul_(lr)
         for i, part in enumerate(self._parts):
             grad[:, part].mul_(rate[:, i : i + 1])
         # the rows are different from one another: nothing is added twice, in any order

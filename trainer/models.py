@@ -78,7 +78,7 @@ def build_models(settings: Settings, spec: FeatureSpec) -> Models:
         shape = UserStateConfig(window_ms=settings.log.closing_delay_ms, max_users=trainer.max_ids)
         states = [UserState(spec, shape), UserState(spec, shape)]
         fields = FeatureSpec((*spec.fields, *states[0].fields))
-        training = replace(training, unread=("user",))
+        training = training.beside_user_state()
     config = replace(PRESETS[trainer.preset](), dots=state_dots(fields))
 
     def tower() -> IntTower:

@@ -130,9 +130,8 @@ def contender(name: str) -> Contender:
 
     def make(spec: FeatureSpec, seed: int) -> Model:
         model = found.make(spec, seed)
-        # the state says more of a user than a row of its own, for rivals as well
         if isinstance(model, Learner):
-            model.training = replace(model.training, unread=("user",))
+            model.training = model.training.beside_user_state()
         return model
 
     return replace(found, title=f"{found.title} + user state", make=make, state=True)

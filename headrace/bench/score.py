@@ -7,7 +7,6 @@ same rounds.
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from headrace.bench.results import Key, Row
@@ -32,9 +32,6 @@ LIBRARY = "headrace"
 HEADS = [1, 4, 32]
 ITEMS = [100, 1_000, 10_000]
 _PEAK_SIDE = 1024
-
-# scikit-learn's own dependency, without type stubs: numpy's BLAS heeds no setting of torch
-threadpool_limits = importlib.import_module("threadpoolctl").threadpool_limits
 
 
 def naive(user: Tensor, items: Tensor) -> Tensor:
@@ -136,6 +133,7 @@ def bench_score(
 
     def unit(h: int, n: int) -> Unit:
         def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+            # numpy's BLAS heeds no setting of torch
             with threadpool_limits(options.threads), torch.inference_mode():
                 yield from _measure((layers, h, size, n), rounds, say)
 

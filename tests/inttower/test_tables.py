@@ -27,7 +27,7 @@ def _step(table: Embeddings, columns: dict[str, Any]) -> Gathered:
     gathered = table.gather(rows, grad=True)
     loss = (gathered.fields - 1).square().sum() + (gathered.extra - 1).square().sum()
     loss.backward()  # type: ignore[no-untyped-call]
-    table.step(gathered, 1 / count)
+    table.step(gathered, 1 / count, lr=0.05)
     return gathered
 
 

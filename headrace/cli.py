@@ -80,6 +80,12 @@ def demo(
     path: Annotated[Path | None, typer.Option(help="the folder of the log's files")] = None,
     ranked: Annotated[int, typer.Option(help="impressions that the server ranks first")] = 2000,
     speed: Annotated[float, typer.Option(help="times event speed in the ranked stretch")] = 100.0,
+    longest_wait: Annotated[
+        float, typer.Option(help="seconds that a gap of the log lasts at most in that stretch")
+    ] = 0.025,
+    sample: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="first part of the log's events that is read")
+    ] = 1.0,
     json_file: JsonFile = None,
 ) -> None:
     """Stream a real log through everything, learn from it, and report.
@@ -91,7 +97,16 @@ def demo(
     from headrace.demo import run_demo
     from headrace.report import show
 
-    report = run_demo(context.obj, log=log, path=path, ranked=ranked, speed=speed, out=out)
+    report = run_demo(
+        context.obj,
+        log=log,
+        path=path,
+        ranked=ranked,
+        speed=speed,
+        longest_wait_s=longest_wait,
+        sample=sample,
+        out=out,
+    )
     show(report, out)
     _write_json(json_file, report)
 

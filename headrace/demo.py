@@ -29,12 +29,10 @@ from streaming.logs import EventLog
 from streaming.replay import time_of
 from trainer.report import Report
 
-WARMUP_SHARE = 0.8
-# a gap of the log is shortened to this much wall time, so that nights and idle weeks pass quickly
-LONGEST_WAIT_S = 0.025
+WARMUP_SHARE = 0.9
 # wall time that one learning step may span in the ranked stretch; the part before it, at full
 # speed, is cut by the same event time: a shorter one means thousands of steps of a sample or two
-_BATCH_SPAN_MS = 600
+_BATCH_SPAN_MS = 500
 EXPERIMENT = """\
 name = "online-or-frozen"
 [[variants]]
@@ -74,7 +72,15 @@ def demo_settings(
 
 
 def run_demo(
-    settings: Settings, *, log: str, path: Path | None, ranked: int, speed: float, out: Console
+    settings: Settings,
+    *,
+    log: str,
+    path: Path | None,
+    ranked: int,
+    speed: float,
+    longest_wait_s: float,
+    sample: float,
+    out: Console,
 ) -> dict[str, Any]:
     """Run it all.
 
@@ -84,6 +90,9 @@ def run_demo(
         path: its folder; None: fetch it.
         ranked: impressions of the last stretch.
         speed: event time over wall time in the last stretch.
+        longest_wait_s: a gap of the log is shortened to this much wall time there, so that nights
+            and idle weeks pass quickly.
+        sample: first part of the log's events that is read; the stretch is at its end.
         out: where progress goes.
 
     Returns:
@@ -92,20 +101,22 @@ def run_demo(
     began = time.monotonic()
     events = find_log(log, path)
     clicks_an_impression = 1.8
-    stretch = events.count - int(ranked * clicks_an_impression)
-    warmup = int(events.count * WARMUP_SHARE)
+    count = int(events.count * sample)
+    stretch = count - int(ranked * clicks_an_impression)
+    warmup = int(count * WARMUP_SHARE)
     if stretch <= warmup:
         raise ConfigurationError(
             f"--ranked {ranked} leaves no stretch between warm-up and ranking:"
-            f" {events.name} has {events.count:,} events; choose fewer"
+            f" {count:,} events of {events.name} are read; choose fewer"
         )
     stretch = events.index_at(time_of(events, stretch))
+    stop = count if count == events.count else events.index_at(time_of(events, count))
     settings = demo_settings(
         settings,
         events,
         warmup_until_ms=time_of(events, warmup),
         speed=speed,
-        ranked=sum(isinstance(e, Impression) for e in events.events(stretch)),
+        ranked=sum(isinstance(e, Impression) for e in events.events(stretch, stop)),
     )
     settings.state.mkdir(parents=True, exist_ok=True)
     (settings.state / "experiment.toml").write_text(EXPERIMENT)
@@ -113,8 +124,7 @@ def run_demo(
         replay_began = time.monotonic()
         fast = loop.replay("warm-up at full speed", stop=stretch)
         loop.say("the trainer warms up and catches up ...")
-        # all but the batch that is still open
-        loop.wait_until_learnt(fast.impressions - settings.trainer.batch_samples)
+        loop.wait_until_learnt(fast.impressions)
         events_per_second = (fast.impressions + fast.clicks) / (time.monotonic() - replay_began)
         loop.wait_until("a version of each channel is served", loop.client.ready, 300)
         with FreshnessProbe(settings) as probe:
@@ -122,8 +132,9 @@ def run_demo(
             slow = loop.replay(
                 "ranked before it is known",
                 first=stretch,
+                stop=stop,
                 speed=speed,
-                longest_wait_s=LONGEST_WAIT_S,
+                longest_wait_s=longest_wait_s,
                 transform=ranking.serve,
                 catalogue=False,
             )

@@ -170,11 +170,16 @@ class Loop:
             time.sleep(_POLL_S)
 
     def wait_until_learnt(self, impressions: int, seconds: float = 600) -> None:
-        """Wait until the trainer has learnt so many samples."""
+        """Wait until the trainer has learnt so many samples, but for a batch that is still open.
+
+        A batch ends with the first sample of a later one: the last of a log that is cut short
+        stays open.
+        """
 
         def learnt() -> bool:
             samples = self.trainer_report().samples
-            return samples.learnt + samples.repeated >= impressions
+            taken = samples.learnt + samples.repeated + samples.waiting
+            return taken >= impressions and samples.waiting < self.settings.trainer.batch_samples
 
         self.wait_until(f"the trainer has learnt {impressions:,} samples", learnt, seconds)
 

@@ -70,10 +70,35 @@ def show(found: dict[str, Any], out: Console) -> None:
         out.print(f"{channel}: {versions['current']} of {len(versions['kept'])} kept")
     server = found["server"]
     if server["running"]:
+        now = time.time()
         for name, channel in server["channels"].items():
-            out.print(f"served {name}: {channel}")
+            out.print(f"served {name}: {served(channel, now)}")
     else:
         out.print(f"server: {server['why']}")
+
+
+def served(channel: dict[str, Any], now: float) -> str:
+    """A line on what a channel serves and how fresh it is, given unix time.
+
+    >>> holds = {"version": "000002", "delta": 7, "created_ms": 1000, "delta_created_ms": 9600}
+    >>> served({"serves": {**holds, "items": 3, "users": 2}, "refused": []}, now=10.0)
+    'version 000002, 9 s old; delta 7 on it, 0.4 s old; 3 items, 2 users'
+    """
+    holds, refused = channel["serves"], channel["refused"]
+    if holds is None:
+        line = "nothing yet"
+    else:
+        line = f"version {holds['version']}, {now - holds['created_ms'] / 1000:.0f} s old; "
+        if holds["delta_created_ms"] is None:
+            line += "no delta on it"
+        else:
+            age = now - holds["delta_created_ms"] / 1000
+            line += f"delta {holds['delta']} on it, {age:.1f} s old"
+        line += f"; {holds['items']:,} items, {holds['users']:,} users"
+    if refused:
+        last = refused[0]
+        line += f"; {len(refused)} refused, the last: {last['what']}: {last['detail']}"
+    return line
 
 
 def _show_trainer(report: dict[str, Any] | None, out: Console) -> None:

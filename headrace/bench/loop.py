@@ -75,8 +75,10 @@ def bench_loop(
         log={"name": log.declaration, "attribution_ms": log.attribution_ms},
         trainer={
             "warmup_until_ms": time_of(log, int(stop * warm_up)),
-            # batches are cut by their number of samples alone: a log at full speed has no pace
+            # batches are cut by their number of samples alone: a log at full speed has no pace.
+            # At 200 live events a second 64 samples come in .6 s
             "batch_span_ms": None,
+            "batch_samples": 64,
         },
     )
 

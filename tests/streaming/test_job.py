@@ -61,7 +61,7 @@ def as_compared(found: list[Sample]) -> dict[tuple[str, str], tuple[int, int, tu
 
 
 @pytest.mark.timeout(240)
-def test_killed_on_the_way_every_sample_comes_once_with_the_right_features(
+def test_killed_and_stopped_on_the_way_each_sample_comes_once_with_the_right_features(
     cluster: Settings,
 ) -> None:
     create_topics(cluster)
@@ -73,12 +73,12 @@ def test_killed_on_the_way_every_sample_comes_once_with_the_right_features(
         job.start()
         Replay(cluster, LOG).run()
         until(lambda: len(samples(cluster)) > half // 2, 60, "samples")
-        job.kill()
+        until(job.runs, 60, "the job runs")
+        # a clean stop: it goes on from the savepoint
+        assert job.stop() == 0
+        assert "/savepoint-" in (newest_checkpoint(_checkpoints(cluster)) or "")
         job.start()
         sums = job.settled()
-        until(job.runs, 60, "the job runs")
-        assert job.stop() == 0
-    assert "/savepoint-" in (newest_checkpoint(_checkpoints(cluster)) or "")
     impressions = sum(1 for event in LOG.events() if not hasattr(event, "event_id"))
     assert sums.balances
     assert sums.impressions["samples"] == sums.impressions["produced"] == impressions

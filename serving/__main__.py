@@ -6,6 +6,8 @@ import logging
 import sys
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from headrace.settings import Settings
 from serving.server import run
 from streaming.errors import HeadraceError
@@ -17,6 +19,8 @@ def main() -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("kafka").setLevel(logging.WARNING)
+    # a ranking multiplies thin blocks, one after the other: more threads would wait for each other
+    threadpool_limits(1, user_api="blas")
     try:
         return 0 if run(Settings.read(Path(sys.argv[1]))) else 1
     except HeadraceError as error:

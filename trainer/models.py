@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import msgspec
 import torch
+from threadpoolctl import threadpool_limits
 
 from headrace.settings import Settings
 from inttower.inttower import IntTower, IntTowerConfig
@@ -37,6 +38,8 @@ def prepare_torch(settings: Settings) -> None:
     # read by cuBLAS when it starts; without it some of its sums have no fixed order
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(settings.trainer.threads)
+    # numpy's own threads: over matrices as small as these they only wait for each other
+    threadpool_limits(settings.trainer.threads, user_api="blas")
     # the same flag as use_deterministic_algorithms, which imports torch's compiler: seconds
     torch.set_deterministic_debug_mode("error")
 

@@ -58,6 +58,7 @@ class FlinkSettings(_Section):
         3_600_000, description="a second event with the same identity within this is a duplicate"
     )
     heap_mb: int = Field(1536, ge=512, description="-Xmx of the JVM that holds the MiniCluster")
+    jvm_options: str = Field("-XX:+UseSerialGC", description="further options of that JVM")
     master: str = Field("", description="host:port of a Flink cluster's REST; empty: MiniCluster")
     checkpoint_dir: str = Field("", description="any URI Flink can write; empty: the state folder")
 

@@ -76,9 +76,9 @@ def bench_loop(
         trainer={
             "warmup_until_ms": time_of(log, int(stop * warm_up)),
             # batches are cut by their number of samples alone: a log at full speed has no pace.
-            # At 200 live events a second 64 samples come in .6 s
+            # At 200 live events a second 32 samples come in .3 s
             "batch_span_ms": None,
-            "batch_samples": 64,
+            "batch_samples": 32,
         },
     )
 

@@ -2,8 +2,10 @@
 
 For a share of its requests the server logs the user's features as it read them
 (``context.features`` of the impressions); the job puts the features as of the impression into the
-sample. They differ where an event had not reached the online store when the request came. Both are
-compared here, one pair a request, feature by feature::
+sample. They differ where an event had not reached the online store when the request came, and
+windowed ones by what had left the window since the user's last event: rows are compared as they
+were read, before :mod:`features.inputs` empties a window that is over. One pair a request, feature
+by feature::
 
     python -m features.consistency .headrace/settings.json
 """
@@ -60,7 +62,7 @@ class Consistency:
     Example:
         >>> from features.movielens import MOVIELENS
         >>> from features.samples import features_type
-        >>> trained = features_type(MOVIELENS)(9, 6, 7.5, 1, 5, ("a", "b"), 0, 0, 0, 0)
+        >>> trained = features_type(MOVIELENS)(9, 6, 7.5, 1, 5, ("a", "b"), *[0] * 7)
         >>> found = Consistency(MOVIELENS)
         >>> found.add({"user_clicks": 5, "user_liked": ["a"]}, trained)
         >>> found.add({"user_clicks": 6, "user_liked": ["a", "b"]}, trained)

@@ -202,6 +202,12 @@ def _plan(declaration: Declaration, side: Entity) -> _Plan:
     windows = [_window(declaration, declaration.feature(name)) for name in sorted(needed)]
     needed |= {window.last_ts for window in windows if window}
     streaming = list(enumerate(declaration.of_entity(side)))
+    for _, feature in streaming:
+        if feature.aggregate == "recent_items" and feature.window_ms is not None:
+            raise ConfigurationError(
+                f"feature {feature.name!r}: recent items have no window, for a server could not"
+                " tell which of them have left it; take window_ms off"
+            )
     return _Plan(
         id_name=f"{side}_id",
         statics=tuple(f.name for f in declaration.statics_of(side)),
@@ -221,7 +227,8 @@ def _window(declaration: Declaration, feature: Streaming) -> _Window | None:
             " passed; feed windows of users to the towers only"
         )
     for other in declaration.of_entity(feature.entity):
-        if other.aggregate == "last_ts" and other.source == feature.source:
+        its_last = other.aggregate == "last_ts" and other.window_ms is None
+        if its_last and other.source == feature.source:
             return _Window(feature.name, other.name, feature.window_ms)
     raise ConfigurationError(
         f"feature {feature.name!r} has a window: declare the last_ts of the same {feature.source}s"

@@ -1,7 +1,8 @@
 """``headrace demo``: a real log through everything, ranked before it is known, and a report.
 
-1. Most of the log is replayed at full speed. The first part of it warms the model up; on the rest
-   the trainer predicts before it learns, beside its frozen copy and a logistic regression.
+1. Most of the log, or of a first part of it, is replayed at full speed. Its beginning warms the
+   model up; on the rest the trainer predicts before it learns, beside its frozen copy and a logistic
+   regression.
 2. In the last stretch every impression is first ranked by the server among sampled candidates, and
    only then produced with the variant, version and score that it was served with.
 3. What was counted, learnt and measured is reported.
@@ -10,6 +11,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from streaming.replay import time_of
 from trainer.report import Report
 
 WARMUP_SHARE = 0.9
+_EVENTS_AN_IMPRESSION = 1.8
 # wall time that one learning step may span in the ranked stretch; the part before it, at full
 # speed, is cut by the same event time: a shorter one means thousands of steps of a sample or two
 _BATCH_SPAN_MS = 500
@@ -47,6 +50,39 @@ name = "frozen"
 channel = "frozen"
 share = 0.5
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is read of a log, by the numbers of events.
+
+    Attributes:
+        warmup: the first event behind the warm-up.
+        stretch: the first one that is ranked before it is known.
+        stop: the first one that is not read.
+    """
+
+    warmup: int
+    stretch: int
+    stop: int
+
+    @classmethod
+    def of(cls, log: EventLog, *, sample: float, ranked: int) -> Part:
+        """Cut a first part of the log, never between events of one time.
+
+        Raises:
+            ConfigurationError: too few events lie before so many ranked impressions.
+        """
+        count = int(log.count * sample)
+        stretch = count - int(ranked * _EVENTS_AN_IMPRESSION)
+        warmup = int(count * WARMUP_SHARE)
+        if stretch <= warmup:
+            raise ConfigurationError(
+                f"--ranked {ranked} leaves no stretch between warm-up and ranking:"
+                f" {count:,} events of {log.name} are read; choose fewer"
+            )
+        stop = count if count == log.count else log.index_at(time_of(log, count))
+        return cls(warmup, log.index_at(time_of(log, stretch)), stop)
 
 
 def demo_settings(
@@ -113,30 +149,20 @@ def run_demo(
     """
     began = time.monotonic()
     events = find_log(log, path)
-    clicks_an_impression = 1.8
-    count = int(events.count * sample)
-    stretch = count - int(ranked * clicks_an_impression)
-    warmup = int(count * WARMUP_SHARE)
-    if stretch <= warmup:
-        raise ConfigurationError(
-            f"--ranked {ranked} leaves no stretch between warm-up and ranking:"
-            f" {count:,} events of {events.name} are read; choose fewer"
-        )
-    stretch = events.index_at(time_of(events, stretch))
-    stop = count if count == events.count else events.index_at(time_of(events, count))
+    part = Part.of(events, sample=sample, ranked=ranked)
     settings = demo_settings(
         settings,
         events,
-        count=count,
-        warmup_until_ms=time_of(events, warmup),
+        count=part.stop,
+        warmup_until_ms=time_of(events, part.warmup),
         speed=speed,
-        ranked=sum(isinstance(e, Impression) for e in events.events(stretch, stop)),
+        ranked=sum(isinstance(e, Impression) for e in events.events(part.stretch, part.stop)),
     )
     settings.state.mkdir(parents=True, exist_ok=True)
     (settings.state / "experiment.toml").write_text(EXPERIMENT)
     with Loop(settings, events, out) as loop:
         replay_began = time.monotonic()
-        fast = loop.replay("warm-up at full speed", stop=stretch)
+        fast = loop.replay("warm-up at full speed", stop=part.stretch)
         loop.say("the trainer warms up and catches up ...")
         loop.wait_until_learnt(fast.impressions)
         events_per_second = (fast.impressions + fast.clicks) / (time.monotonic() - replay_began)
@@ -145,8 +171,8 @@ def run_demo(
             ranking = RankedStretch(loop, probe)
             slow = loop.replay(
                 "ranked before it is known",
-                first=stretch,
-                stop=stop,
+                first=part.stretch,
+                stop=part.stop,
                 speed=speed,
                 longest_wait_s=longest_wait_s,
                 transform=ranking.serve,

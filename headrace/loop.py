@@ -170,16 +170,25 @@ class Loop:
             time.sleep(_POLL_S)
 
     def wait_until_learnt(self, impressions: int, seconds: float = 600) -> None:
-        """Wait until the trainer has learnt so many samples, but for a batch that is still open.
+        """Wait until the trainer has learnt so many samples, but for a batch that stays open.
 
         A batch ends with the first sample of a later one: the last of a log that is cut short
-        stays open.
+        stays open. It is known by two reports between which nothing was read or learnt.
         """
+        before = Report()
 
         def learnt() -> bool:
-            samples = self.trainer_report().samples
+            nonlocal before
+            report = self.trainer_report()
+            samples = report.samples
+            if samples.learnt + samples.repeated >= impressions:
+                return True
+            if report.written_ms == before.written_ms:
+                return False
+            stands = report.phase == "stream" and report.samples == before.samples
+            before = report
             taken = samples.learnt + samples.repeated + samples.waiting
-            return taken >= impressions and samples.waiting < self.settings.trainer.batch_samples
+            return stands and taken >= impressions
 
         self.wait_until(f"the trainer has learnt {impressions:,} samples", learnt, seconds)
 

@@ -102,7 +102,7 @@ class TrainerSettings(_Section):
         "state", description="IntTower with the user state; or plus, paper, last_layer without it"
     )
     device: Literal["cpu", "cuda", "auto"] = "auto"
-    threads: int = Field(1, ge=1, description="CPU threads of torch; part of what fixes the bytes")
+    threads: int = Field(1, ge=1, description="of torch and BLAS; they fix the last bits")
     seed: int = 0
     channel: str = "champion"
     frozen_channel: str = Field(

@@ -72,7 +72,7 @@ def show(found: dict[str, Any], out: Console) -> None:
     if server["running"]:
         now = time.time()
         for name, channel in server["channels"].items():
-            out.print(f"served {name}: {served(channel, now)}")
+            out.print(f"served {name}: {served(channel, now)}", markup=False)
     else:
         out.print(f"server: {server['why']}")
 

@@ -100,7 +100,7 @@ def _scores_device(u: Tensor, v: Tensor, w: Tensor, heads: int, rows: int) -> Te
     columns = u.to(v.dtype).T.contiguous()  # [p, L·H]
     scores = torch.empty(len(v), dtype=torch.float32, device=v.device)
     # An accelerator has no 2 MB cache to stay in, and wants fewer, larger launches.
-    items = max(1, rows * 64 // heads)
+    items = max(1, rows * 256 // heads)
     for start in range(0, len(v), items):
         block = v[start : start + items]
         products = (block.reshape(-1, u.shape[1]) @ columns).view(len(block), heads, len(w))

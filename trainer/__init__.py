@@ -1,1 +1,1 @@
-"""Samples to models: predict, record, learn, publish."""
+"""Samples to models: predict, learn, record, publish."""

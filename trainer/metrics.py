@@ -7,7 +7,7 @@
 ``headrace_trainer_samples_behind``                   gauge      came after the frontier past them
 ``headrace_trainer_samples_waiting``                  gauge      read, not learnt yet
 ``headrace_trainer_batches``                          gauge      learning steps in the stream
-``headrace_trainer_batch_seconds``                    histogram  encode, predict, record and learn
+``headrace_trainer_batch_seconds``                    histogram  encode, predict, learn and record
 ``headrace_trainer_loss``                             gauge      of the newest batch
 ``headrace_trainer_warm``                             gauge      1 from the end of the warm-up on
 ``headrace_trainer_lag_records``                      gauge      on the topic, not read yet

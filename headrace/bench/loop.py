@@ -100,6 +100,7 @@ def bench_loop(
             "rate": rate,
             "candidates": candidates,
             "preset": settings.trainer.preset,
+            "batch": settings.trainer.batch_samples,
         },
         count=1,
         measure=measure,

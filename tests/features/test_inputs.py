@@ -178,6 +178,16 @@ def test_a_window_that_has_passed_since_the_row_was_written_is_empty() -> None:
     assert columns["user_log_impressions"][1] == pytest.approx(math.log1p(9))
 
 
+def test_each_window_ends_with_its_own_kind_of_event() -> None:
+    values = list(_user(sitting_since=60_000))
+    values[6] = _NOW - 11 * 60_000  # the last click
+    columns = user_columns(
+        MOVIELENS, RawRows(["u"], [tuple(values)]), _catalogue(), np.array([_NOW])
+    )
+    assert columns["user_sitting_log_impressions"][0] == pytest.approx(math.log1p(4))
+    assert columns["user_sitting_logit"][0] == pytest.approx(math.log(5 * 0.78 / (4 + 5 * 0.22)))
+
+
 def test_a_window_that_nobody_could_tell_the_end_of_is_refused() -> None:
     def declared(*streaming: Streaming) -> Declaration:
         counted = Dense("n", "log_count", (streaming[0].name,))

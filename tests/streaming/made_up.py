@@ -18,9 +18,12 @@ Records = dict[tuple[str, int], list[Event | TimeMark]]
 
 
 def made_up_log(
-    ratings: int, *, users: int = 40, seed: int = 0, name: str = "made-up"
+    ratings: int, *, users: int = 40, seed: int = 0, name: str = "made-up", pace: int = 1
 ) -> MovieLens:
-    """A MovieLens-like log: each user rates a film at most once, many at the same second."""
+    """A MovieLens-like log: each user rates a film at most once, many at the same second.
+
+    Three ratings come in ``pace`` seconds.
+    """
     random = np.random.default_rng(0)
     films = -(-ratings // users) * 2
     pairs = random.choice(users * films, size=ratings, replace=False)
@@ -29,7 +32,7 @@ def made_up_log(
             pairs // films + 1,
             pairs % films + 1,
             random.choice([1, 2, 4, 5], size=ratings),
-            START_S + np.sort(random.integers(0, ratings // 3 + 1, size=ratings)),
+            START_S + pace * np.sort(random.integers(0, ratings // 3 + 1, size=ratings)),
         ]
     )
     items = [Entity(id=str(i + 1), attributes={"genres": ["Drama"]}) for i in range(films)]

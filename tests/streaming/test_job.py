@@ -22,7 +22,8 @@ from streaming.topics import SAMPLES
 from tests.streaming.job_process import JobProcess, samples, until
 from tests.streaming.made_up import made_up_log
 
-LOG = made_up_log(2_000)
+# 55 minutes: events leave the window of a sitting
+LOG = made_up_log(2_000, pace=5)
 
 
 def independent(log: MovieLens) -> dict[tuple[str, str], tuple[int, int, tuple[Any, ...]]]:
@@ -96,7 +97,7 @@ def _checkpoints(settings: Settings) -> str:
 def test_another_speed_and_parallelism_give_the_same_samples(cluster: Settings) -> None:
     twofold = cluster.with_changes(flink={"parallelism": 2})
     create_topics(twofold)
-    log = made_up_log(600)
+    log = made_up_log(600, pace=5)
     span_s = (log.span[1] - log.span[0]) / 1000
     with JobProcess(twofold) as job:
         Replay(twofold, log, speed=span_s / 5).run()

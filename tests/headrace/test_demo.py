@@ -1,0 +1,50 @@
+"""The demo's cuts and settings, and what status says of the channels; no part is started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headrace.demo import Part, demo_settings
+from headrace.settings import Settings
+from headrace.status import served
+from streaming.errors import ConfigurationError
+from tests.streaming.made_up import made_up_log
+
+LOG = made_up_log(2_000)
+
+
+@pytest.mark.parametrize("sample", [1.0, 0.6])
+def test_the_stretch_lies_at_the_end_of_what_is_read(sample: float) -> None:
+    part = Part.of(LOG, sample=sample, ranked=50)
+    assert part.stop == pytest.approx(LOG.count * sample, abs=10)
+    assert 0 < part.warmup < part.stretch < part.stop <= LOG.count
+    # no event of the stretch has the time of one before it
+    before, first = LOG.events(part.stretch - 1, part.stretch + 1)
+    assert before.ts < first.ts
+
+
+def test_a_stretch_that_leaves_no_room_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"--ranked 500 .* 1,05[0-9] events"):
+        Part.of(LOG, sample=1050.5 / LOG.count, ranked=500)
+
+
+@pytest.mark.parametrize(("count", "quick"), [(1_000, True), (1_000_000, False)])
+def test_only_a_short_run_compiles_for_a_quick_start(count: int, quick: bool) -> None:
+    settings = demo_settings(
+        Settings(), LOG, count=count, warmup_until_ms=1, speed=100.0, ranked=10
+    )
+    assert ("-XX:TieredStopAtLevel=1" in settings.flink.jvm_options) == quick
+    assert settings.trainer.evaluation_window == 10
+
+
+def test_status_tells_what_a_channel_serves_and_what_it_refused() -> None:
+    holds: dict[str, Any] = {"version": "7", "delta": -1, "created_ms": 0, "items": 1, "users": 1}
+    refused = [{"what": "version 8", "detail": "item_vectors: not finite [/bold]"}]
+    assert served({"serves": None, "refused": []}, now=1.0) == "nothing yet"
+    channel = {"serves": {**holds, "delta_created_ms": None}, "refused": refused}
+    assert served(channel, now=60.0) == (
+        "version 7, 60 s old; no delta on it; 1 items, 1 users;"
+        " 1 refused, the last: version 8: item_vectors: not finite [/bold]"
+    )

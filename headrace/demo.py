@@ -1,8 +1,8 @@
 """``headrace demo``: a real log through everything, ranked before it is known, and a report.
 
 1. Most of the log, or of a first part of it, is replayed at full speed. Its beginning warms the
-   model up; on the rest the trainer predicts before it learns, beside its frozen copy and a logistic
-   regression.
+   model up; on the rest the trainer predicts before it learns, beside its frozen copy and a
+   logistic regression.
 2. In the last stretch every impression is first ranked by the server among sampled candidates, and
    only then produced with the variant, version and score that it was served with.
 3. What was counted, learnt and measured is reported.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from features.declaration import Declaration, Dense, Rate, Static, Streaming
 
 _BASE_RATE = 0.78
-# one sitting: of windows from two minutes to an hour the one that was worth most (AUC +.006)
+# one sitting: IntTower+ without a user state reaches an AUC of .8851 without such a window, .8898
+# with one of an hour, .8909 with this one (MovieLens-1M, predicted before learnt)
 _SITTING_MS = 10 * 60_000
 
 MOVIELENS = Declaration(

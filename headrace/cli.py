@@ -78,10 +78,13 @@ def demo(
     context: typer.Context,
     log: Annotated[str, typer.Option(help="ml-100k (fetched) or ml-1m (with --path)")] = "ml-100k",
     path: Annotated[Path | None, typer.Option(help="the folder of the log's files")] = None,
-    ranked: Annotated[int, typer.Option(help="impressions that the server ranks first")] = 2000,
+    ranked: Annotated[
+        int, typer.Option(min=1, help="impressions that the server ranks first")
+    ] = 2000,
     speed: Annotated[float, typer.Option(help="times event speed in the ranked stretch")] = 100.0,
     longest_wait: Annotated[
-        float, typer.Option(help="seconds that a gap of the log lasts at most in that stretch")
+        float,
+        typer.Option(min=0.0, help="seconds that a gap of the log lasts at most in that stretch"),
     ] = 0.025,
     sample: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="first part of the log's events that is read")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from headrace.demo import Part, demo_settings
+from headrace.loop import Loop
 from headrace.settings import Settings
 from headrace.status import served
 from streaming.errors import ConfigurationError
 from tests.streaming.made_up import made_up_log
+from trainer.report import Counts, Phase, Report
 
 LOG = made_up_log(2_000)
 
@@ -37,6 +41,25 @@ def test_only_a_short_run_compiles_for_a_quick_start(count: int, quick: bool) ->
     )
     assert ("-XX:TieredStopAtLevel=1" in settings.flink.jvm_options) == quick
     assert settings.trainer.evaluation_window == 10
+
+
+def test_a_wait_for_samples_ends_with_an_open_batch_and_not_in_a_fit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def report(written_ms: int, phase: Phase, learnt: int, waiting: int) -> Report:
+        counts = Counts(learnt=learnt, waiting=waiting)
+        return Report(written_ms=written_ms, phase=phase, samples=counts)
+
+    reports = [
+        *(report(1, "warmup", 0, 100), report(2, "warmup", 0, 100)),  # fits: nothing moves
+        *(report(3, "stream", 60, 40), report(3, "stream", 60, 40)),  # the same report again
+        *(report(4, "stream", 95, 5), report(5, "stream", 95, 5)),  # an open batch
+    ]
+    shown = iter(reports)
+    loop = Loop(Settings(state=tmp_path), LOG, Console(quiet=True))
+    monkeypatch.setattr(loop, "trainer_report", lambda: next(shown))
+    loop.wait_until_learnt(100)
+    assert next(shown, None) is None
 
 
 def test_status_tells_what_a_channel_serves_and_what_it_refused() -> None:

@@ -81,7 +81,9 @@ def demo(
     ranked: Annotated[
         int, typer.Option(min=1, help="impressions that the server ranks first")
     ] = 2000,
-    speed: Annotated[float, typer.Option(help="times event speed in the ranked stretch")] = 100.0,
+    speed: Annotated[
+        float, typer.Option(min=0.01, help="times event speed in the ranked stretch")
+    ] = 100.0,
     longest_wait: Annotated[
         float,
         typer.Option(min=0.0, help="seconds that a gap of the log lasts at most in that stretch"),

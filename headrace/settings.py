@@ -118,7 +118,7 @@ class TrainerSettings(_Section):
     warmup_batch: int = Field(512, ge=1)
     batch_samples: int = Field(128, ge=1, description="samples of one learning step at most")
     batch_span_ms: int | None = Field(
-        200, description="event time that one batch may span; null: bounded by count alone"
+        200, ge=1, description="event time that one batch may span; null: bounded by count alone"
     )
     delta_every_ms: int = Field(150, ge=0, description="wall time between deltas at least")
     version_every_s: float = Field(60.0, gt=0, description="wall time between versions")

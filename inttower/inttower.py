@@ -100,7 +100,7 @@ class Tower(nn.Module):
         x = torch.cat((E.flatten(1), side.dense), 1)  # [B, m·D + n]
         outputs = []
         for layer in self.layers:
-            x = torch.relu(layer(x))
+            x = torch.relu_(layer(x))
             outputs.append(x)  # [B, 300], [B, 300], [B, 128]
         return outputs
 
@@ -137,12 +137,16 @@ class IntTowerNetwork(Network):
         outputs = self.user(inputs.user)[-self.config.used_layers :]
         U = torch.stack(
             [head(h) for head, h in zip(self.user_heads, outputs, strict=True)], 1
-        )  # [B, L, H·p]
-        V = self.item_heads(self.item(inputs.item)[-1])  # [B, H·p]
+        ).float()  # [B, L, H·p]
+        V = self.item_heads(self.item(inputs.item)[-1]).float()  # [B, H·p]
         return U.view(*U.shape[:2], H, p), V.view(-1, H, p)
 
     def score(self, inputs: Inputs, U: Tensor, V: Tensor) -> Tensor:
-        """Logits [B] from the heads and the terms beside them."""
+        """Logits [B] from the heads and the terms beside them, in float32 (see ``products``)."""
+        with torch.autocast(U.device.type, enabled=False):
+            return self._score(inputs, U, V)
+
+    def _score(self, inputs: Inputs, U: Tensor, V: Tensor) -> Tensor:
         H, p = self.config.heads, self.config.head_size
         S = U.flatten(1, 2) @ V.transpose(1, 2)  # [B, L·H, H]
         best = S.amax(2).view(len(S), -1, H).sum(2)  # [B, L]

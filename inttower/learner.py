@@ -164,6 +164,7 @@ class Learner:
             raise SpecError("a warm-up needs rows: give at least one")
         epochs = self.training.epochs if epochs is None else epochs
         size = self.training.batch_size if batch_size is None else batch_size
+        rounded = self.training.products == "bfloat16"
         self._fit_scaling(batch.dense)
         rate = float(np.clip(np.mean(labels.astype(np.float64)), 1e-4, 1 - 1e-4))
         with torch.no_grad():
@@ -177,7 +178,9 @@ class Learner:
                 self._set_lr(self._warm_lr(done / total))
                 part = batch.take(order[start : start + size])
                 rows = self._drop_ids(part.rows, rng)
-                self._step(rows, part.dense, labels[order[start : start + size]], None)
+                self._step(
+                    rows, part.dense, labels[order[start : start + size]], None, rounded=rounded
+                )
                 done += 1
                 if progress is not None and done % 64 == 0:
                     progress(done / total)
@@ -273,7 +276,13 @@ class Learner:
     # ------------------------------------------------------------------ steps
 
     def _step(
-        self, rows: RowArray, dense: FloatArray, labels: Labels, weights: FloatArray | None
+        self,
+        rows: RowArray,
+        dense: FloatArray,
+        labels: Labels,
+        weights: FloatArray | None,
+        *,
+        rounded: bool = False,
     ) -> tuple[FloatArray, float]:
         y = self._tensor(np.ascontiguousarray(labels, np.float32))
         if y.shape != (len(dense),):
@@ -284,7 +293,8 @@ class Learner:
             else self._tensor(np.ascontiguousarray(weights, np.float32))
         )
         inputs, gathered = self._inputs(rows, dense, grad=True)
-        loss, logits = self.network.loss(inputs, y, w)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=rounded):
+            loss, logits = self.network.loss(inputs, y, w)
         if self._dense.grad is not None:
             self._dense.grad.zero_()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
@@ -293,7 +303,7 @@ class Learner:
             # the loss is a mean: Adagrad's gradients are sums over the batch
             self.table.step(gathered, len(dense), self.training.lr_rows)
             self.table.count(rows)
-        return logits.detach().cpu().numpy(), float(loss.detach())
+        return logits.detach().float().cpu().numpy(), float(loss.detach())
 
     def _inputs(
         self, rows: RowArray, dense: FloatArray, *, grad: bool
@@ -307,16 +317,15 @@ class Learner:
         sides = []
         for i, side in enumerate(SIDES):
             columns = self.layout.dense_of(side)
-            empty = numbers.new_zeros(len(dense), 0, 0)
-            fields = empty if gathered is None else gathered.fields[:, self.layout.fields_of(side)]
+            empty = numbers.new_zeros(len(dense), 0)
             sides.append(
                 SideInputs(
-                    fields=fields[..., :-1],
-                    first=empty.flatten(1) if gathered is None else fields[..., -1],
+                    fields=empty.unsqueeze(2) if gathered is None else gathered.fields[i],
+                    first=empty if gathered is None else gathered.first[i],
                     dense=numbers[0, :, columns],
                     raw=numbers[1, :, columns],
                     ids=self._tensor(self._ids(rows, side)),
-                    extra=empty.flatten(1) if gathered is None else gathered.extra[:, i],
+                    extra=empty if gathered is None else gathered.extra[i],
                 )
             )
         share = np.ones(len(dense), np.float32)

@@ -22,5 +22,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The last layer's output [B, hidden[-1]]."""
         for layer in self.layers[:-1]:
-            x = torch.relu(layer(x))
+            x = torch.relu_(layer(x))
         return self.layers[-1](x)  # type: ignore[no-any-return]  # torch types modules so

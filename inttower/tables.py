@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, embedding_bag
+from torch.nn.functional import embedding
 
 from inttower.batch import EMPTY, Batch, FloatArray, IntArray, Layout, RowArray
 from inttower.errors import SpecError, StaleBatchError
+from inttower.gather import NOWHERE, field_means, number
 from inttower.ids import UNKNOWN, IdTable
 from inttower.spec import Field
 
@@ -33,16 +34,26 @@ class Gathered:
     """The rows of a batch as one leaf of the graph: gradients arrive in ``leaf.grad``.
 
     Attributes:
-        rows: int64 [r], rows of the table, each once, rising.
+        rows: int64 [r], rows of the table, each once.
         leaf: float32 [r, D + 1 + E], their values.
-        fields: float32 [B, m, D + 1], each field's embedding: the mean over its entries.
-        extra: float32 [B, 2, E], the extra numbers of the user's and of the item's own id.
+        fields: float32 [B, m, D] of the users' fields and of the items': the mean over the
+            entries of each.
+        first: float32 [B, m] of both sides, first-order weights of the same.
+        extra: float32 [B, E] of both sides, the extra numbers of the own id.
     """
 
-    def __init__(self, rows: Tensor, leaf: Tensor, fields: Tensor, extra: Tensor) -> None:
+    def __init__(
+        self,
+        rows: Tensor,
+        leaf: Tensor,
+        fields: tuple[Tensor, Tensor],
+        first: tuple[Tensor, Tensor],
+        extra: tuple[Tensor, Tensor],
+    ) -> None:
         self.rows = rows
         self.leaf = leaf
         self.fields = fields
+        self.first = first
         self.extra = extra
 
 
@@ -79,6 +90,9 @@ class Embeddings:
         ends = (0, width, width + 1, width + 1 + extra)
         self._parts = [slice(a, b) for a, b in pairwise(ends) if a < b]
         self._own_ids = [layout.row_slice(f.name).start for f in layout.embedded if f.is_id]
+        ends_of = np.append(layout.starts, layout.columns)
+        users = layout.fields_of("item").start
+        self._sides = (ends_of[: users + 1], ends_of[users:])
         self.generation = 0
         self._device = torch.device(device)
         owners = [f for f in layout.embedded if f.kind != "sequence"]
@@ -104,7 +118,7 @@ class Embeddings:
         # how often each row was learnt: what in-batch negatives are corrected by
         self.learnt: IntArray = np.zeros(len(self.weight), np.int64)
         self._total = 0
-        self._place: IntArray = np.zeros(len(self.weight), np.int64)  # scratch of gather
+        self._place: IntArray = np.full(len(self.weight), NOWHERE)  # scratch of gather
 
     def _room(self, values: Tensor, rows: int) -> Tensor:
         grown = torch.zeros(rows, values.shape[1], device=self._device)
@@ -209,7 +223,7 @@ class Embeddings:
         grown[: len(self._adagrad)] = self._adagrad
         self._adagrad = grown
         self.learnt = np.concatenate([self.learnt, np.zeros(rows - len(self.learnt), np.int64)])
-        self._place = np.zeros(rows, np.int64)
+        self._place = np.full(rows, NOWHERE)
 
     def check(self, batch: Batch) -> None:
         """Raise StaleBatchError if rows of the batch may mean other ids by now."""
@@ -223,33 +237,22 @@ class Embeddings:
 
     def gather(self, rows: RowArray, grad: bool) -> Gathered:
         """Look up the rows of a batch [B, K] and average each field's entries."""
-        filled = rows >= 0
-        flat = rows[filled].astype(np.int64)
-        lengths = np.add.reduceat(filled, self.layout.starts, axis=1, dtype=np.int64)  # [B, m]
-        bags = lengths.ravel()
-        offsets = np.zeros(len(bags), np.int64)
-        np.cumsum(bags[:-1], out=offsets[1:])
-        scale = np.repeat(1 / np.maximum(bags, 1), bags).astype(np.float32)
-        unique = np.unique(flat)
-        self._place[unique] = np.arange(len(unique))
-        index = self._tensor(self._place[flat])
-        where = self._tensor(unique)
+        places = np.empty_like(rows)
+        where = self._tensor(number(rows, self._place, places))
         leaf = self.weight.index_select(0, where).requires_grad_(grad)
-        size = self.width + 1
-        fields = embedding_bag(
-            index,
-            leaf[:, :size],
-            self._tensor(offsets),
-            mode="sum",
-            per_sample_weights=self._tensor(scale),
-        )
-        extra = leaf.new_zeros(len(rows), 2, 0)
+        means = field_means(leaf, places, self._sides, self.width)
+        nothing = leaf.new_zeros(len(rows), 0)
+        extra = (nothing, nothing)
         if self.extra:
-            own = rows[:, self._own_ids]  # [B, 2]
-            read = own >= 0
-            place = self._tensor(np.where(read, self._place[own], 0))
-            extra = embedding(place, leaf[:, size:]) * self._tensor(read).unsqueeze(2)
-        return Gathered(where, leaf, fields.view(len(rows), -1, size), extra)
+            behind = leaf[:, self.width + 1 :]
+            extra = (self._own(behind, places, 0), self._own(behind, places, 1))
+        return Gathered(where, leaf, means[:2], means[2:], extra)
+
+    def _own(self, behind: Tensor, places: RowArray, side: int) -> Tensor:
+        """The extra numbers of one side's own ids, [B, E]; 0 where the id is not read."""
+        own = places[:, self._own_ids[side]]
+        read = self._tensor((own != EMPTY)[:, None])
+        return embedding(self._tensor(np.maximum(own, 0).astype(np.int64)), behind) * read
 
     def _tensor(self, array: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
@@ -315,7 +318,7 @@ class Embeddings:
         self._adagrad[: self._used] = torch.tensor(_array(state, "table.adagrad"))
         self.learnt = np.zeros(rows, np.int64)
         self.learnt[: self._used] = _array(state, "table.learnt")
-        self._place = np.zeros(rows, np.int64)
+        self._place = np.full(rows, NOWHERE)
         self.generation, self._total = _array(state, "table.counts").tolist()
         for name, table in self.ids.items():
             texts = state[f"ids.{name}"]

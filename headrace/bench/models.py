@@ -17,6 +17,7 @@ from inttower.inttower import IntTower, IntTowerConfig
 from inttower.learner import Learner
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
+from inttower.training import Training
 from inttower.two_tower import TwoTower, TwoTowerConfig
 from inttower.user_state import state_dots
 from inttower.wide_deep import WideDeep, WideDeepConfig
@@ -41,6 +42,7 @@ class Contender:
 
 
 WITH_STATE = "+state"
+BFLOAT16 = "+bf16"
 
 
 def _dots(spec: FeatureSpec) -> tuple[Dot, ...]:
@@ -109,29 +111,44 @@ MODELS: dict[str, Contender] = {
 def contender(name: str) -> Contender:
     """The model of this name.
 
-    Any of them can have the user state beside it.
+    Any of them can have the user state beside it, and warm up with products in bfloat16.
 
     >>> contender("lr").title, contender("dcn+state").title
     ('logistic regression', 'DCN-v2 + user state')
+    >>> contender("inttower+state+bf16").title
+    'IntTower+ + user state, bfloat16'
 
     Raises:
         ConfigurationError: there is none.
     """
-    plain = name.removesuffix(WITH_STATE)
+    with_state = name.removesuffix(BFLOAT16)
+    plain = with_state.removesuffix(WITH_STATE)
     try:
         found = MODELS[plain]
     except KeyError:
         raise ConfigurationError(
             f"no model {name!r} to compare: --model may be {', '.join(MODELS)}, in the time-ordered"
-            f" benches also with {WITH_STATE} behind it"
+            f" benches also with {WITH_STATE} behind it, and in all with {BFLOAT16} behind that"
         ) from None
-    if plain == name:
-        return found
+    if with_state != plain:
+        found = replace(
+            _trained(found, Training.beside_user_state),
+            title=f"{found.title} + user state",
+            state=True,
+        )
+    if name != with_state:
+        found = replace(
+            _trained(found, lambda training: replace(training, products="bfloat16")),
+            title=f"{found.title}, bfloat16",
+        )
+    return found
 
+
+def _trained(found: Contender, change: Callable[[Training], Training]) -> Contender:
     def make(spec: FeatureSpec, seed: int) -> Model:
         model = found.make(spec, seed)
         if isinstance(model, Learner):
-            model.training = model.training.beside_user_state()
+            model.training = change(model.training)
         return model
 
-    return replace(found, title=f"{found.title} + user state", make=make, state=True)
+    return replace(found, make=make)

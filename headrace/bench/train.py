@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from headrace.bench.live import Live, Rows
-from headrace.bench.models import MODELS, contender
+from headrace.bench.models import BFLOAT16, MODELS, contender
 from headrace.bench.plain import plain_loader, train_plain
 from headrace.bench.results import Key, Row
 from headrace.bench.session import Options, Report, Session, Unit
@@ -36,11 +36,12 @@ def bench_train(
 
     Args:
         options: log and files.
-        models: names of :data:`headrace.bench.models.MODELS`; None: all.
+        models: names of :func:`headrace.bench.models.contender`; None: all, and IntTower+ once
+            more with products in bfloat16.
         batches: rows of a step.
         rows: how many rows each learns once (the last ones of the log).
     """
-    names = list(models or MODELS)
+    names = list(models or [*MODELS, f"inttower{BFLOAT16}"])
     for name in names:
         contender(name)
     session = Session("train", options)

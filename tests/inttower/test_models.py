@@ -6,6 +6,7 @@ A new model is one more entry of MODELS.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,23 @@ def test_learns_what_can_be_learnt(make: Make, name: str, spec: FeatureSpec, toy
     model.fit(model.encode(columns, admit=True), labels)
     fresh, truth = toy(1000, seed=1)
     assert auc(truth, model.predict(model.encode(fresh, admit=False))) > REACHES.get(name, 0.85)
+
+
+def test_rounded_products_are_the_warm_ups_alone(
+    make: Make, name: str, spec: FeatureSpec, toy: Toy
+) -> None:
+    columns, labels = toy(3000)
+    exact, rounded = make(spec), make(spec, training=replace(FAST, products="bfloat16"))
+    for model in (exact, rounded):
+        model.fit(model.encode(columns, admit=True), labels)
+    assert not _same(exact.state(), rounded.state())
+    fresh, truth = toy(1000, seed=1)
+    batch = rounded.encode(fresh, admit=True)
+    assert auc(truth, rounded.predict(batch)) > REACHES.get(name, 0.85)
+    exact.load_state(rounded.state())
+    for model in (exact, rounded):
+        model.learn(batch, truth)
+    assert _same(exact.state(), rounded.state())
 
 
 def test_one_pass_predicts_and_learns_as_two_do(make: Make, spec: FeatureSpec, toy: Toy) -> None:

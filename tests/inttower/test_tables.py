@@ -25,7 +25,8 @@ def _step(table: Embeddings, columns: dict[str, Any]) -> Gathered:
     """A step down the sum of the squares of all that is gathered."""
     rows, count = table.encode(columns, admit=True)
     gathered = table.gather(rows, grad=True)
-    loss = (gathered.fields - 1).square().sum() + (gathered.extra - 1).square().sum()
+    parts = (*gathered.fields, *gathered.first, *gathered.extra)
+    loss = torch.stack([(part - 1).square().sum() for part in parts]).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     table.step(gathered, 1 / count, lr=0.05)
     return gathered
@@ -35,8 +36,8 @@ def test_embeddings_do_not_notice_extra_numbers(spec: FeatureSpec, toy: Toy) -> 
     columns, _ = toy(50)
     plain, wide = _table(spec, 0), _table(spec, EXTRA)
     for _ in range(3):
-        assert _step(plain, columns).extra.shape == (50, 2, 0)
-        assert _step(wide, columns).extra.shape == (50, 2, EXTRA)
+        assert _step(plain, columns).extra[0].shape == (50, 0)
+        assert _step(wide, columns).extra[0].shape == (50, EXTRA)
     assert torch.equal(plain.weight, wide.weight[:, : WIDTH + 1])
 
 
@@ -48,7 +49,7 @@ def test_extra_numbers_are_of_the_own_ids_alone(spec: FeatureSpec, toy: Toy) -> 
     for side, name in enumerate(("user_id", "item_id")):
         values = table.values(table.rows_of(name, columns[name]))[:, WIDTH + 1 :]
         assert values.min() > 0.3  # they started near 0, and each has gone towards 1
-        assert np.abs(values - gathered.extra[:, side].detach().numpy()).max() < 0.1
+        assert np.abs(values - gathered.extra[side].detach().numpy()).max() < 0.1
     tastes = table.values(table.rows_of("taste", ["even", "odd"]))
     unknown = table.values(np.array([table.unknown_row("taste")]))
     np.testing.assert_array_equal(tastes[:, WIDTH + 1 :], unknown[[0, 0], WIDTH + 1 :])

@@ -2,6 +2,11 @@
 
 The rules and their order are those of :func:`streaming.events.decode_event`.
 
+Nearly every record was written by :func:`streaming.events.encode`, with short ids in ASCII. One
+regular expression knows those, and that nothing can be wrong with them but their time; they are
+cut at the quotes. All others, however they are written, go through a JSON parser and every check,
+at five times the cost.
+
 Flink copies the text of an expression to every place that uses it, and computes it there again,
 but not across a window. So what many expressions need is computed below a window of a millisecond,
 whose only effect is that (:func:`computed_once`).
@@ -36,10 +41,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """One of the topics of events."""
+    """One of the topics of events; the columns in the order in which they are encoded."""
 
     topic: str
     columns: tuple[Column, ...]
+
+    @property
+    def plain(self) -> str:
+        """The regular expression of a record that needs no parser."""
+        required = [c for c in self.columns if c.required]
+        optional = [c for c in self.columns if c.type in _PLAIN and not c.required]
+        ids = "".join(f'"{c.name}":{_PLAIN[c.type]},' for c in required)
+        rest = "".join(f'(?:,"{c.name}":{_PLAIN[c.type]})?' for c in optional)
+        return rf'^\{{{ids}"ts":[1-9]\d{{11,13}}+{rest}\}}$'
 
     @property
     def kept(self) -> tuple[Column, ...]:
@@ -73,9 +87,19 @@ CLICK = Entrance(
     ),
 )
 
-# the event's time where the record is a flat object without escapes: 12 to 14 digits, so it
-# is in milliseconds and a time that TIMESTAMP can hold
-_FLAT_TIME = r'^\s*\{[^{\\]*?"(?:ts|time_mark)"\s*:\s*(\d{12,14})\s*[,}]'
+# the event's time in an object without objects in it and without escapes, in which a key between
+# quotes is a key: 12 to 14 digits, so it is in milliseconds and a time that TIMESTAMP can hold
+_FLAT_TIME = r'"(?:ts|time_mark)"\s*:\s*(\d{12,14})\s*[,}]'
+
+# values of a plain record: what they match is right for the column, whatever it is
+_PLAIN = {
+    "id": r'"[ !#-\[\]-~]{1,64}+"',
+    "text": r'"[ !#-\[\]-~]{0,64}+"',
+    "int": r"-?(?:0|[1-9]\d{0,14}+)",
+    "float": r"-?(?:0|[1-9]\d{0,14}+)(?:\.\d{1,17}+)?(?:e[+-]?\d{1,2})?",
+}
+# the ids come first, then the time: their places among the pieces between quotes
+_PLAIN_IDS, _PLAIN_TS = (4, 8, 12), 15
 
 
 def milliseconds(ms: int) -> str:
@@ -99,9 +123,11 @@ def source_table(entrance: Entrance, settings: Settings) -> str:
     least 1 ms is what keeps events of one millisecond together: those at the watermark are late.
     """
     text = "CAST(`value` AS STRING)"
+    # REGEXP_EXTRACT would compile its pattern for each record, COALESCE compute all it is given
     stamp = (
-        f"TO_TIMESTAMP_LTZ(TRY_CAST(COALESCE(REGEXP_EXTRACT({text}, '{_FLAT_TIME}', 1),"
-        f" JSON_VALUE({text}, '$.ts'), JSON_VALUE({text}, '$.time_mark')) AS BIGINT), 3)"
+        f"TO_TIMESTAMP_LTZ(TRY_CAST(CASE WHEN {text} LIKE '%{{%{{%' OR {text} LIKE '%\\%'"
+        f" THEN COALESCE(JSON_VALUE({text}, '$.ts'), JSON_VALUE({text}, '$.time_mark'))"
+        f" ELSE REGEXP_EXTRACT_ALL({text}, '{_FLAT_TIME}', 1)[1] END AS BIGINT), 3)"
     )
     ahead = milliseconds(settings.flink.max_ahead_ms)
     return f"""CREATE TEMPORARY TABLE {entrance.topic} (
@@ -128,8 +154,10 @@ def checked_view(entrance: Entrance, settings: Settings) -> str:
     ``time_mark`` is set in marks. The order of the reasons is that of the Python decoder.
     """
     fields = [(c.name, c.name) for c in entrance.columns] + [("ts", "ts"), ("mark", "time_mark")]
+    plain = _plain_texts(entrance)
     texts = ",\n  ".join(
-        f"CASE WHEN text LIKE '%\"{key}\"%' THEN JSON_STRING(v['{key}']) END AS t_{name}"
+        f"CASE WHEN pieces IS NOT NULL THEN {plain.get(key, 'CAST(NULL AS STRING)')}"
+        f" WHEN {_may_hold(key)} THEN JSON_STRING(v['{key}']) END AS t_{name}"
         for name, key in fields
     )
     # Flink's parser stops behind the first value; where the first brace that closes is not the
@@ -140,13 +168,17 @@ def checked_view(entrance: Entrance, settings: Settings) -> str:
         " AND TRY_PARSE_JSON('[' || text || ']')[2] IS NULL)"
     )
     values = ",\n  ".join(f"{_value(c)} AS `{c.name}`" for c in entrance.kept)
+    is_plain = f"REGEXP(text, '{entrance.plain}')"
     return f"""CREATE TEMPORARY VIEW {entrance.topic}_parsed AS
 SELECT `value`, `partition`, `offset`, `timestamp`, text, et,
-  TRY_PARSE_JSON(CASE WHEN text LIKE '{{%' OR REGEXP(text, '^\\s*\\{{') THEN text END) AS v
+  CASE WHEN {is_plain} THEN SPLIT(text, '"') END AS pieces,
+  TRY_PARSE_JSON(CASE WHEN {is_plain} THEN CAST(NULL AS STRING)
+    WHEN text LIKE '{{%' OR REGEXP(text, '^\\s*\\{{') THEN text END) AS v
 FROM {entrance.topic};
 
 CREATE TEMPORARY VIEW {entrance.topic}_fields AS
 SELECT `value`, `partition`, `offset`, `timestamp`, window_time AS et,
+  pieces IS NOT NULL AS is_plain,
   v IS NOT NULL AND {whole}
     AND ENCODE(DECODE(`value`, 'UTF-8'), 'UTF-8') = `value` AS sound,
   {texts}
@@ -181,13 +213,14 @@ def _reasons(entrance: Entrance, settings: Settings) -> str:
     ids = " OR ".join(_bad_id(c) for c in entrance.columns if c.type == "id")
     ahead = milliseconds(settings.flink.max_ahead_ms)
     cases = [
-        ("NOT COALESCE(sound, FALSE)", "malformed_json"),
-        (f"t_mark IS NULL AND ({missing})", "missing_field"),
+        ("NOT is_plain AND NOT COALESCE(sound, FALSE)", "malformed_json"),
+        (f"NOT is_plain AND t_mark IS NULL AND ({missing})", "missing_field"),
         (
-            f"CASE WHEN t_mark IS NOT NULL THEN {_wrong(Column('mark', 'int'))} ELSE {wrong} END",
+            f"NOT is_plain AND CASE WHEN t_mark IS NOT NULL THEN {_wrong(Column('mark', 'int'))}"
+            f" ELSE {wrong} END",
             "wrong_type",
         ),
-        (f"t_mark IS NULL AND ({ids})", "bad_id"),
+        (f"NOT is_plain AND t_mark IS NULL AND ({ids})", "bad_id"),
         ("ts < 0", "time_negative"),
         (f"ts < {SECONDS_LIMIT}", "time_in_seconds"),
         (
@@ -198,6 +231,31 @@ def _reasons(entrance: Entrance, settings: Settings) -> str:
         ("TO_TIMESTAMP_LTZ(ts, 3) <> window_time", "malformed_json"),
     ]
     return "\n    WHEN ".join(f"{condition} THEN '{reason}'" for condition, reason in cases)
+
+
+def _may_hold(key: str) -> str:
+    """Whether a key may be in the text; quick, for an underscore would be a wildcard."""
+    return f"text LIKE '%\"{key.partition('_')[0]}%'"
+
+
+def _plain_texts(entrance: Entrance) -> dict[str, str]:
+    """Where the text of each column is in a plain record, strings without their quotes."""
+    required = [c.name for c in entrance.columns if c.required]
+    texts = {name: f"pieces[{place}]" for name, place in zip(required, _PLAIN_IDS, strict=True)}
+    # a colon before it and a comma or brace behind
+    texts["ts"] = f"SUBSTRING(pieces[{_PLAIN_TS}], 2, CHAR_LENGTH(pieces[{_PLAIN_TS}]) - 2)"
+    for column in entrance.kept:
+        if column.type in _PLAIN and not column.required:
+            # strings hold no quotes, so the key can stand nowhere else
+            key = f'"{column.name}":'
+            rest = f"SPLIT_INDEX(text, '{key}', 1)"
+            value = (
+                f"SPLIT_INDEX({rest}, '\"', 1)"
+                if column.sql_type == "STRING"
+                else f"TRIM(TRAILING '}}' FROM SPLIT_INDEX({rest}, ',', 0))"
+            )
+            texts[column.name] = f"CASE WHEN {_may_hold(column.name)} THEN {value} END"
+    return texts
 
 
 def _wrong(column: Column) -> str:
@@ -231,5 +289,5 @@ def _unquoted(text: str) -> str:
 def _value(column: Column) -> str:
     text = f"t_{column.name}"
     if column.sql_type == "STRING":
-        return f"CASE WHEN {text} <> 'null' THEN {_unquoted(text)} END"
+        return f"CASE WHEN is_plain THEN {text} WHEN {text} <> 'null' THEN {_unquoted(text)} END"
     return f"TRY_CAST({text} AS {column.sql_type})"

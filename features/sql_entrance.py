@@ -5,7 +5,7 @@ The rules and their order are those of :func:`streaming.events.decode_event`.
 Nearly every record was written by :func:`streaming.events.encode`, with short ids in ASCII. One
 regular expression knows those, and that nothing can be wrong with them but their time; they are
 cut at the quotes. All others, however they are written, go through a JSON parser and every check,
-at five times the cost.
+which costs several times as much.
 
 Flink copies the text of an expression to every place that uses it, and computes it there again,
 but not across a window. So what many expressions need is computed below a window of a millisecond,

@@ -1,6 +1,8 @@
 """SQL of the job's entrance: each record is read as bytes, parsed once, and checked.
 
-The rules and their order are those of :func:`streaming.events.decode_event`.
+The rules and their order are those of :func:`streaming.events.decode_event`, with two exceptions:
+a key that comes twice in an object is ``malformed_json`` here, and a time beyond 64 bits is
+``wrong_type``.
 
 Nearly every record was written by :func:`streaming.events.encode`, with short ids in ASCII. One
 regular expression knows those, and that nothing can be wrong with them but their time; they are
@@ -53,7 +55,8 @@ class Entrance:
         optional = [c for c in self.columns if c.type in _PLAIN and not c.required]
         ids = "".join(f'"{c.name}":{_PLAIN[c.type]},' for c in required)
         rest = "".join(f'(?:,"{c.name}":{_PLAIN[c.type]})?' for c in optional)
-        return rf'^\{{{ids}"ts":[1-9]\d{{11,13}}+{rest}\}}$'
+        # not $, before which a line may end: the pieces are cut at the last brace
+        return rf'^\{{{ids}"ts":[1-9]\d{{11,13}}+{rest}\}}(?![\s\S])'
 
     @property
     def kept(self) -> tuple[Column, ...]:
@@ -96,7 +99,7 @@ _PLAIN = {
     "id": r'"[ !#-\[\]-~]{1,64}+"',
     "text": r'"[ !#-\[\]-~]{0,64}+"',
     "int": r"-?(?:0|[1-9]\d{0,14}+)",
-    "float": r"-?(?:0|[1-9]\d{0,14}+)(?:\.\d{1,17}+)?(?:e[+-]?\d{1,2})?",
+    "float": r"-?(?:0|[1-9]\d{0,14}+)(?:\.\d{1,25}+)?(?:e[+-]?\d{1,2})?",
 }
 # the ids come first, then the time: their places among the pieces between quotes
 _PLAIN_IDS, _PLAIN_TS = (4, 8, 12), 15
@@ -125,8 +128,9 @@ def source_table(entrance: Entrance, settings: Settings) -> str:
     text = "CAST(`value` AS STRING)"
     # REGEXP_EXTRACT would compile its pattern for each record, COALESCE compute all it is given
     stamp = (
-        f"TO_TIMESTAMP_LTZ(TRY_CAST(CASE WHEN {text} LIKE '%{{%{{%' OR {text} LIKE '%\\%'"
-        f" THEN COALESCE(JSON_VALUE({text}, '$.ts'), JSON_VALUE({text}, '$.time_mark'))"
+        f"TO_TIMESTAMP_LTZ(TRY_CAST(CASE WHEN {text} NOT LIKE '{{%' OR {text} LIKE '%{{%{{%'"
+        f" OR {text} LIKE '%\\%' THEN COALESCE(JSON_VALUE({text}, '$.ts'),"
+        f" JSON_VALUE({text}, '$.time_mark'))"
         f" ELSE REGEXP_EXTRACT_ALL({text}, '{_FLAT_TIME}', 1)[1] END AS BIGINT), 3)"
     )
     ahead = milliseconds(settings.flink.max_ahead_ms)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
+from inttower.errors import SpecError
 from inttower.spec import Side
+
+Products = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +31,9 @@ class Training:
         unread: sides whose own id is not read: an entity is then what its other fields say. Beside
             a user state, learnt rows of users cost .0005 AUC and .0012 GAUC on MovieLens-1M.
         products: what the warm-up's matrix products are computed in. With ``"bfloat16"`` their
-            factors are rounded to 8 bits and the sums are not; it is faster where the processor
-            has instructions for it and batches are large. Weights, gradients, scores and the
-            stream are float32 either way.
+            factors and results are rounded to 8 bits; it is faster where the processor has
+            instructions for it and batches are large. Weights, their optimisers and the whole
+            stream are float32 either way, and so are IntTower's scores.
     """
 
     epochs: int = 2
@@ -44,7 +47,14 @@ class Training:
     admit_after: int = 1
     expire_after: int | None = None
     unread: tuple[Side, ...] = ()
-    products: Literal["float32", "bfloat16"] = "float32"
+    products: Products = "float32"
+
+    def __post_init__(self) -> None:
+        if self.products not in get_args(Products):
+            raise SpecError(
+                f"products in {self.products!r} are not known: use one of"
+                f" {', '.join(get_args(Products))}"
+            )
 
     def beside_user_state(self) -> Training:
         """The same for a model that is given a user state (:mod:`inttower.user_state`).

@@ -32,7 +32,10 @@ OutFolder = Annotated[Path, typer.Option("--out", help="the folder of results")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result there")]
 Threads = Annotated[int, typer.Option(min=1, help="threads of torch")]
 Seeds = Annotated[int, typer.Option(min=1, help="runs of each, with seeds 0, 1, …")]
-ModelNames = Annotated[list[str] | None, typer.Option("--model", help="may be repeated")]
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="may be repeated; +bf16 behind a name: products in bfloat16"),
+]
 Refreshes = Annotated[
     list[str] | None,
     typer.Option("--refresh", help="events (256) or time (5h) between refreshes; repeatable"),

@@ -121,8 +121,8 @@ def contender(name: str) -> Contender:
     Raises:
         ConfigurationError: there is none.
     """
-    with_state = name.removesuffix(BFLOAT16)
-    plain = with_state.removesuffix(WITH_STATE)
+    exact = name.removesuffix(BFLOAT16)
+    plain = exact.removesuffix(WITH_STATE)
     try:
         found = MODELS[plain]
     except KeyError:
@@ -130,13 +130,13 @@ def contender(name: str) -> Contender:
             f"no model {name!r} to compare: --model may be {', '.join(MODELS)}, in the time-ordered"
             f" benches also with {WITH_STATE} behind it, and in all with {BFLOAT16} behind that"
         ) from None
-    if with_state != plain:
+    if exact != plain:
         found = replace(
             _trained(found, Training.beside_user_state),
             title=f"{found.title} + user state",
             state=True,
         )
-    if name != with_state:
+    if name != exact:
         found = replace(
             _trained(found, lambda training: replace(training, products="bfloat16")),
             title=f"{found.title}, bfloat16",

@@ -30,12 +30,13 @@ def test_a_plain_record_is_accepted_by_the_decoder(
     pieces = text.split('"')
     ids = [c.name for c in entrance.columns if c.required]
     assert [pieces[k - 1] for k in (4, 8, 12)] == [getattr(event, name) for name in ids]
-    assert pieces[14].strip(":,}\n") == str(event.ts)
+    assert pieces[14][1:-1] == str(event.ts)
 
 
 short = st.from_regex(r"\A[ !#-\[\]-~]{1,64}\Z")
 time = st.integers(10**11, 10**14 - 1)
-number = st.none() | st.floats(0, 1e9, width=32)
+# what is smaller than any score has an exponent of three digits, and goes to the parser
+number = st.none() | st.floats(-1e9, 1e9).filter(lambda x: x == 0 or abs(x) > 1e-99)
 
 
 @given(
@@ -84,6 +85,7 @@ def test_a_click_as_we_encode_it_is_plain(event: Click) -> None:
         '{"event_id":"e","user_id":"u","item_id":"i","ts":978300019000,"value":01}',
         '{"event_id":"e","user_id":"u","item_id":"i","ts":978300019000}{}',
         '{"user_id":"u","event_id":"e","item_id":"i","ts":978300019000}',
+        '{"event_id":"e","user_id":"u","item_id":"i","ts":978300019000}\n',
         '{"time_mark":978300019000}',
     ],
 )

@@ -443,3 +443,8 @@ def test_ids_that_are_not_read_change_nothing(make: Make, spec: FeatureSpec, toy
     )
     if isinstance(model, Decoupled):
         assert not model.user_id_rows(columns["user_id"][:3]).any()
+
+
+def test_products_of_an_unknown_kind_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"'half' .* float32, bfloat16"):
+        Training(products="half")  # type: ignore[arg-type]

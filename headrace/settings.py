@@ -120,6 +120,12 @@ class TrainerSettings(_Section):
     batch_span_ms: int | None = Field(
         200, ge=1, description="event time that one batch may span; null: bounded by count alone"
     )
+    refit_samples: int | None = Field(
+        None,
+        ge=1,
+        description="samples of the stream after which the user state's item factors are fitted"
+        " again, which holds the stream up; null: after the warm-up never",
+    )
     delta_every_ms: int = Field(150, ge=0, description="wall time between deltas at least")
     version_every_s: float = Field(60.0, gt=0, description="wall time between versions")
     checkpoint_every_s: float = Field(10.0, gt=0, description="wall time between checkpoints")

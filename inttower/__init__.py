@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from inttower.deepfm import DeepFM as DeepFM
     from inttower.deepfm import DeepFMConfig as DeepFMConfig
     from inttower.dots import Dot as Dot
+    from inttower.dots import state_dots as state_dots
     from inttower.errors import BundleError as BundleError
     from inttower.errors import IntTowerError as IntTowerError
     from inttower.errors import NotDecoupledError as NotDecoupledError
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from inttower.two_tower import TwoTowerConfig as TwoTowerConfig
     from inttower.user_state import UserState as UserState
     from inttower.user_state import UserStateConfig as UserStateConfig
-    from inttower.user_state import state_dots as state_dots
     from inttower.wide_deep import WideDeep as WideDeep
     from inttower.wide_deep import WideDeepConfig as WideDeepConfig
 
@@ -79,7 +79,7 @@ _MODULES = {
     "dat": ("DAT", "DATConfig"),
     "dcn": ("DCN", "DCNConfig"),
     "deepfm": ("DeepFM", "DeepFMConfig"),
-    "dots": ("Dot",),
+    "dots": ("Dot", "state_dots"),
     "errors": (
         "BundleError",
         "IntTowerError",
@@ -99,7 +99,7 @@ _MODULES = {
     "spec": ("FeatureSpec", "Field"),
     "store": ("ModelStore",),
     "two_tower": ("TwoTower", "TwoTowerConfig"),
-    "user_state": ("UserState", "UserStateConfig", "state_dots"),
+    "user_state": ("UserState", "UserStateConfig"),
     "wide_deep": ("WideDeep", "WideDeepConfig"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

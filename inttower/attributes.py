@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -14,6 +14,10 @@ from inttower.contract import Columns
 from inttower.spec import FeatureSpec, Side
 
 Floats = npt.NDArray[np.float64]
+
+
+# the values of one entity, a tuple for each field
+Values = tuple[tuple[str, ...], ...]
 
 
 class Attributes:
@@ -31,8 +35,7 @@ class Attributes:
     ...     Field("genres", "item", "multi"),
     ... ))
     >>> attributes = Attributes(spec, "item")
-    >>> attributes.collect({"genres": [["a"], ["a", "b"]]}, [0, 1])
-    >>> attributes.fit()
+    >>> attributes.fit(attributes.values({"genres": [["a"], ["a", "b"]]}, [0, 1]))
     array([[1., 1., 0.],
            [1., 1., 1.]])
     >>> attributes.of({"item_id": ["x"], "genres": [["b", "c"]]})
@@ -45,48 +48,42 @@ class Attributes:
         self.names = [f.name for f in self._fields]
         self._most = most_values
         self._places: list[dict[str, int]] = [{} for _ in self._fields]
-        self._collected: list[list[tuple[str, ...]]] = [[] for _ in self._fields]
-        self._count = 0
 
-    def collect(self, columns: Columns, rows: Sequence[int]) -> None:
-        """Take in the attributes of entities: those of these rows."""
-        self._count += len(rows)
-        for field, kept in zip(self._fields, self._collected, strict=True):
-            column = cast(Sequence[Any], columns[field.name])
-            if field.kind == "sparse":
-                kept.extend((column[at],) for at in rows)
-            else:
-                kept.extend(tuple(column[at]) for at in rows)
+    def values(self, columns: Columns, rows: Iterable[int]) -> list[Values]:
+        """The attributes of the entities in these rows, as text."""
+        read = [(f.kind, cast(Sequence[Any], columns[f.name])) for f in self._fields]
+        return [
+            tuple((c[at],) if kind == "sparse" else tuple(c[at]) for kind, c in read) for at in rows
+        ]
 
-    def fit(self) -> Floats:
-        """Choose the values, and give the codes of all that was collected, float64 [n, A]."""
-        taken, self._collected = self._collected, [[] for _ in self._fields]
-        count, self._count = self._count, 0
+    def fit(self, entities: Sequence[Values]) -> Floats:
+        """Choose the values that get a column; the codes of the entities, float64 [n, A]."""
         first = 1
-        for k, entities in enumerate(taken):
-            counts = Counter(value for values in entities for value in set(values) if value)
+        for k in range(len(self._fields)):
+            counts = Counter(value for values in entities for value in set(values[k]) if value)
             # the most frequent, of equals the first by text
             frequent = sorted(counts, key=lambda value: (-counts[value], value))[: self._most]
             self._places[k] = {value: first + at for at, value in enumerate(sorted(frequent))}
             first += len(frequent)
-        return self._codes(taken, count)
+        return self._codes(entities)
 
     def of(self, columns: Columns) -> Floats:
         """Codes of rows, float64 [n, A]; a value without a column adds nothing."""
-        values: list[list[tuple[str, ...]]] = []
-        for field in self._fields:
-            column = cast(Sequence[Any], columns[field.name])
-            values.append([(v,) for v in column] if field.kind == "sparse" else list(column))
-        return self._codes(values, len(columns[self._id]))
+        return self._codes(self.values(columns, range(len(columns[self._id]))))
 
-    def _codes(self, values: Sequence[Sequence[Sequence[str]]], count: int) -> Floats:
-        codes = np.zeros((count, 1 + sum(map(len, self._places))))
+    def _codes(self, entities: Sequence[Values]) -> Floats:
+        codes = np.zeros((len(entities), 1 + sum(map(len, self._places))))
         codes[:, 0] = 1.0
-        for places, rows in zip(self._places, values, strict=True):
-            at = [(k, places[v]) for k, row in enumerate(rows) for v in row if v in places]
-            if at:
-                row, column = np.array(at).T
-                codes[row, column] = 1.0
+        at = [
+            (row, places[value])
+            for row, fields in enumerate(entities)
+            for places, values in zip(self._places, fields, strict=True)
+            for value in values
+            if value in places
+        ]
+        if at:
+            row, column = np.array(at).T
+            codes[row, column] = 1.0
         return codes
 
     def state(self) -> bytes:

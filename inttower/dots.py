@@ -13,6 +13,12 @@ from torch import Tensor, nn
 
 from inttower.errors import SpecError
 from inttower.network import Inputs, Shape
+from inttower.spec import FeatureSpec
+
+# names of the dense fields that a user state adds: the users' begin so, a speed each
+USER_STATE = "user_state_"
+ITEM_FACTORS = "item_factors"
+ITEM_BIAS = "item_factor_bias"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,15 @@ class Dot:
     user: str
     item: str
     first: float = 0.0
+
+
+def state_dots(spec: FeatureSpec) -> tuple[Dot, ...]:
+    """The terms of a spec that has the fields of a user state (:mod:`inttower.user_state`).
+
+    Together they start as one logit, the one that the state itself predicts.
+    """
+    names = [f.name for f in spec.of_side("user", "dense") if f.name.startswith(USER_STATE)]
+    return tuple(Dot(name, ITEM_FACTORS, first=1 / len(names)) for name in names)
 
 
 class Dots(nn.Module):

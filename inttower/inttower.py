@@ -14,21 +14,25 @@ Everything of the item fits in one flat row [H·p | b_i | B x_i | dots], which i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import sqrt
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from inttower.dots import Dot, Dots
+from inttower.dots import Dot, Dots, state_dots
 from inttower.encoders import IntTowerBase
 from inttower.learner import Learner
 from inttower.network import Inputs, Network, Shape, SideInputs, SideShape, log_loss
 from inttower.published import Base
 from inttower.spec import FeatureSpec
 from inttower.training import Training
+
+if TYPE_CHECKING:
+    from inttower.user_state import UserState
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,40 @@ class IntTower(Learner):
             lambda shape: IntTowerNetwork(shape, config),
             width=config.width,
             training=training or Training(),
+            seed=seed,
+            device=device,
+        )
+
+    @classmethod
+    def with_state(
+        cls,
+        spec: FeatureSpec,
+        state: UserState,
+        config: IntTowerConfig | None = None,
+        *,
+        training: Training | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> IntTower:
+        """The preset ``state``: an IntTower that reads a user state, as inputs and in dots.
+
+        The user's own row is then not read (:meth:`Training.beside_user_state`). Who feeds the
+        model also feeds the state; :mod:`inttower.user_state` says in which order.
+
+        Args:
+            spec: without the fields of the state, which are added.
+            state: only its shape is read.
+            config: what stands beside it; none: :meth:`IntTowerConfig.plus`.
+            training: how it would learn without a state.
+            seed: of its first weights.
+            device: where it lies.
+        """
+        fields = FeatureSpec((*spec.fields, *state.fields))
+        config = config or IntTowerConfig.plus()
+        return cls(
+            fields,
+            replace(config, dots=(*config.dots, *state_dots(fields))),
+            training=(training or Training()).beside_user_state(),
             seed=seed,
             device=device,
         )

@@ -6,8 +6,8 @@ spec:
 - ``user_state_SPEED`` (user side): the mean of the belief as it stood at the impression;
 - ``item_factors`` and ``item_factor_bias`` (item side): v and b of :mod:`inttower.factors`.
 
-The dot of the first two (:func:`state_dots`) is the logit that the belief itself predicts, an
-additive term that stays decoupled. Nothing here is learnt by gradients.
+The dot of the first two (:func:`inttower.dots.state_dots`) is the logit that the belief itself
+predicts, an additive term that stays decoupled. Nothing here is learnt by gradients.
 
 **In the warm-up** a network must not be shown vectors that have seen the label which it is to
 learn. The beliefs of a row are as of its impression, but the factors are fitted on all rows, so the
@@ -17,11 +17,17 @@ its users, rotated onto those of the full fit. In the stream all is from the ful
 **In the stream** call :meth:`UserState.learn` for a batch before :meth:`UserState.inputs`: the
 inputs are as of each row's impression, so they know the outcomes of the batch that had closed by
 then, and no others.
+
+**A refit**, after each :attr:`UserStateConfig.refit_every` outcomes of the stream, fits the factors
+again on the newest outcomes, rotates them onto those before, so that what reads them keeps its
+meaning, and lets new beliefs walk through those outcomes. So items that came after the warm-up get
+factors of their own. Rows whose impression was before the refit are still given what was known
+then. All item inputs change with it: :attr:`UserState.fits` counts, for whoever has published some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -32,20 +38,17 @@ from inttower.attributes import Attributes
 from inttower.batch import SIDES, FloatArray, IntArray
 from inttower.belief import MEDIUM, BeliefConfig, Beliefs, Speed
 from inttower.contract import Columns, Labels, State
-from inttower.dots import Dot
-from inttower.errors import StateError
-from inttower.factors import FactorConfig, Factors, Outcomes, fit_factors
-from inttower.spec import FeatureSpec, Field, Side
+from inttower.dots import ITEM_BIAS, ITEM_FACTORS, USER_STATE
+from inttower.errors import SpecError, StateError
+from inttower.factors import FactorConfig, Factors, fit_factors
+from inttower.fitted import NOW, Fitted, means, under
+from inttower.history import History
+from inttower.spec import FeatureSpec, Field
 
 Inputs = dict[str, FloatArray]
 
-USER_STATE = "user_state_"
-ITEM_FACTORS = "item_factors"
-ITEM_BIAS = "item_factor_bias"
-
 # rows that a warm-up walks through at a time
 _CHUNK = 8192
-_NOW = int(np.iinfo(np.int64).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,9 @@ class UserStateConfig:
         max_users: beliefs held at most.
         folds: parts of the users in the warm-up; 4 measured as good as more.
         most_values: values of a static field that count as attributes, the most frequent ones.
+        refit_every: outcomes of the stream after which the factors are fitted again; None: never.
+        remember: the newest outcomes that a refit is made of, some 20 bytes each. A user without
+            any of them starts anew.
     """
 
     factors: FactorConfig = field(default_factory=FactorConfig)
@@ -67,6 +73,15 @@ class UserStateConfig:
     max_users: int = 1_000_000
     folds: int = 4
     most_values: int = 200
+    refit_every: int | None = None
+    remember: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.refit_every is not None and not 1 <= self.refit_every <= self.remember:
+            raise SpecError(
+                f"refit_every {self.refit_every} of a user state must be between 1 and remember"
+                f" ({self.remember}): a refit is made of what is remembered"
+            )
 
     @property
     def belief(self) -> BeliefConfig:
@@ -79,23 +94,12 @@ class UserStateConfig:
         )
 
 
-@dataclass
-class _Collected:
-    """Rows of a warm-up, in the order of their closing."""
+class _Refits(msgspec.Struct):
+    """Where a state stands between two refits."""
 
-    users: dict[str, int] = field(default_factory=dict)
-    items: dict[str, int] = field(default_factory=dict)
-    user: list[IntArray] = field(default_factory=list)
-    item: list[IntArray] = field(default_factory=list)
-    ts: list[IntArray] = field(default_factory=list)
-    closed_ts: list[IntArray] = field(default_factory=list)
-    labels: list[npt.NDArray[np.float64]] = field(default_factory=list)
-
-
-def state_dots(spec: FeatureSpec) -> tuple[Dot, ...]:
-    """The terms of a spec that has :attr:`UserState.fields`: together they start as one logit."""
-    names = [f.name for f in spec.of_side("user", "dense") if f.name.startswith(USER_STATE)]
-    return tuple(Dot(name, ITEM_FACTORS, first=1 / len(names)) for name in names)
+    fits: int = 0
+    outcomes: int = 0  # learnt since the last one
+    since: int | None = None  # the newest closing time that it knew
 
 
 class UserState:
@@ -108,12 +112,18 @@ class UserState:
 
     def __init__(self, spec: FeatureSpec, config: UserStateConfig = UserStateConfig()) -> None:
         self.config = config
+        self._spec = spec
         self._ids = {side: spec.id_field(side).name for side in SIDES}
-        self._attributes = {side: Attributes(spec, side, config.most_values) for side in SIDES}
-        self._beliefs = Beliefs(config.belief)
-        self._factors: Factors | None = None
-        self._items: dict[str, int] = {}
-        self._collected = _Collected()
+        self._fitted = self._blank()
+        # of before the last refit, as long as an impression of then can be open
+        self._before: Fitted | None = None
+        self._refits = _Refits()
+        self._history = History(self._ids)
+        self._warm_up_ts: list[IntArray] = []
+
+    def _blank(self) -> Fitted:
+        attributes = {side: Attributes(self._spec, side, self.config.most_values) for side in SIDES}
+        return Fitted(self._ids, attributes, Beliefs(self.config.belief))
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -132,11 +142,16 @@ class UserState:
     @property
     def frontier(self) -> int | None:
         """The newest closing time learnt; rows must not close earlier."""
-        return self._beliefs.frontier
+        return self._fitted.beliefs.frontier
+
+    @property
+    def fits(self) -> int:
+        """How often factors were fitted: the warm-up's fit and all refits."""
+        return self._refits.fits
 
     def __len__(self) -> int:
         """Users of whom something is believed."""
-        return len(self._beliefs)
+        return len(self._fitted.beliefs)
 
     # ------------------------------------------------------------------ the warm-up
 
@@ -149,25 +164,8 @@ class UserState:
             closed_ts: int64 [n], rising, also from call to call.
             labels: 0/1 [n].
         """
-        kept = self._collected
-        sides: tuple[tuple[Side, dict[str, int], list[IntArray]], ...] = (
-            ("user", kept.users, kept.user),
-            ("item", kept.items, kept.item),
-        )
-        for side, codes, into in sides:
-            new: list[int] = []
-            row = np.empty(len(ts), np.int64)
-            for at, text in enumerate(_texts(columns, self._ids[side])):
-                code = codes.get(text)
-                if code is None:
-                    code = codes[text] = len(codes)
-                    new.append(at)
-                row[at] = code
-            into.append(row)
-            self._attributes[side].collect(columns, new)
-        kept.ts.append(np.asarray(ts, np.int64))
-        kept.closed_ts.append(np.asarray(closed_ts, np.int64))
-        kept.labels.append(np.asarray(labels, np.float64))
+        self._history.add(columns, closed_ts, labels, self._fitted.attributes)
+        self._warm_up_ts.append(np.array(ts, np.int64))
 
     def fit(self) -> Inputs:
         """Fit the factors on what was collected, and believe what it says of its users.
@@ -175,20 +173,12 @@ class UserState:
         Returns:
             The inputs of the collected rows, in order, from factors that never saw their users.
         """
-        kept, self._collected = self._collected, _Collected()
-        if not kept.ts:
+        if not self._warm_up_ts:
             raise StateError("a user state is fitted on the rows of a warm-up: collect some")
-        user, item = np.concatenate(kept.user), np.concatenate(kept.item)
-        ts, closed = np.concatenate(kept.ts), np.concatenate(kept.closed_ts)
-        labels = np.concatenate(kept.labels)
-        attributes = {side: self._attributes[side].fit() for side in SIDES}
-        outcomes = Outcomes(user, item, labels)
-        config = self.config.factors
-
-        factors = fit_factors(outcomes, attributes["user"], attributes["item"], config)
-        rows = _Rows(list(kept.users), user, item, ts, closed, labels, attributes["user"])
-        inputs = self.blank_inputs(len(user))
-        fold = np.arange(len(kept.users)) % self.config.folds
+        ts, self._warm_up_ts = np.concatenate(self._warm_up_ts), []
+        self._fitted, factors, rows = self._fit(ts)
+        inputs = self.blank_inputs(len(rows))
+        fold = np.arange(len(rows.ids)) % self.config.folds
         for number in range(self.config.folds):
             mine = fold == number
             if not mine.any():
@@ -196,18 +186,47 @@ class UserState:
             without = factors
             if not mine.all():
                 without = fit_factors(
-                    outcomes,
-                    attributes["user"],
-                    attributes["item"],
-                    config,
+                    self._history.outcomes(),
+                    rows.attributes,
+                    rows.item_attributes,
+                    self.config.factors,
                     before=factors,
                     without_users=mine,
                 )
-            self._walk(rows.of(mine[user]), Beliefs(self.config.belief), without, inputs)
-        self._factors, self._items = factors, kept.items
-        self._beliefs = Beliefs(self.config.belief)
-        self._walk(rows.of(np.ones(len(user), np.bool_)), self._beliefs, factors, None)
+            self._walk(rows.of(mine[rows.user]), Beliefs(self.config.belief), without, inputs)
+        self._refits.fits += 1
+        if self.config.refit_every is None:
+            self._history = History(self._ids)
         return inputs
+
+    def _fit(self, ts: IntArray) -> tuple[Fitted, Factors, _Rows]:
+        """Fit all outcomes of the history, whose impressions were at ``ts``."""
+        history, fitted = self._history, self._blank()
+        users, items = (history.entities[side] for side in SIDES)
+        attributes = {
+            side: fitted.attributes[side].fit(history.entities[side].values) for side in SIDES
+        }
+        outcomes = history.outcomes()
+        factors = fit_factors(outcomes, attributes["user"], attributes["item"], self.config.factors)
+        old = self._fitted
+        if old.factors is not None:
+            row = np.array([old.items.get(text, -1) for text in items.codes], np.int64)
+            counts = np.bincount(outcomes.items, minlength=len(row)) * (row >= 0)
+            same = replace(old.factors, v=old.factors.v[row], b=old.factors.b[row])
+            factors = factors.rotated_onto(same, counts)
+        rows = _Rows(
+            ids=list(users.codes),
+            user=outcomes.users,
+            item=outcomes.items,
+            ts=ts,
+            closed_ts=history.closed_ts(),
+            labels=outcomes.labels,
+            attributes=attributes["user"],
+            item_attributes=attributes["item"],
+        )
+        fitted.factors, fitted.items = factors, dict(items.codes)
+        self._walk(rows.of(np.ones(len(rows), np.bool_)), fitted.beliefs, factors, None)
+        return fitted, factors, rows
 
     def _walk(self, rows: _Rows, beliefs: Beliefs, factors: Factors, into: Inputs | None) -> None:
         """Let beliefs learn rows in order, and note what they said at each impression."""
@@ -218,9 +237,9 @@ class UserState:
             v, b = factors.v[part.item], factors.b[part.item]
             beliefs.learn(users, part.closed_ts, labels=part.labels, v=v, b=b, prior=prior)
             if into is not None:
-                means = _means(beliefs, users, part.ts, prior)
+                believed = means(beliefs, users, part.ts, prior)
                 for k, name in enumerate(self._user_fields):
-                    into[name][part.place] = means[:, k]
+                    into[name][part.place] = believed[:, k]
                 into[ITEM_FACTORS][part.place] = v
                 into[ITEM_BIAS][part.place] = b
 
@@ -236,18 +255,27 @@ class UserState:
     def learn(self, columns: Columns, closed_ts: IntArray, labels: Labels) -> None:
         """Take in rows that have closed, in order; their :meth:`inputs` may be asked for after it.
 
+        A refit that is due comes first: its factors know none of these rows.
+
         Raises:
             StateError: a time earlier than one learnt before.
         """
-        v, b = self._item_vectors(columns)
-        self._beliefs.learn(
-            _texts(columns, self._ids["user"]),
-            closed_ts,
-            labels=labels,
-            v=v,
-            b=b,
-            prior=self._prior(columns),
-        )
+        every, refits = self.config.refit_every, self._refits
+        if every is not None:
+            if refits.outcomes >= every:
+                self._refit()
+            self._history.add(columns, closed_ts, labels, self._fitted.attributes)
+            refits.outcomes += len(closed_ts)
+        self._fitted.learn(columns, closed_ts, labels)
+        if refits.since is not None and self._fitted.beliefs.horizon >= refits.since:
+            self._before = None
+
+    def _refit(self) -> None:
+        self._history.keep_newest(self.config.remember)
+        since = self.frontier
+        self._before = self._fitted
+        self._fitted, _, _ = self._fit(self._history.closed_ts())
+        self._refits = _Refits(self._refits.fits + 1, 0, since)
 
     def inputs(self, columns: Columns, ts: IntArray) -> Inputs:
         """What a network is given of rows: beliefs as they stood at ``ts`` [n], and factors.
@@ -255,91 +283,74 @@ class UserState:
         What was believed longer ago than the window is forgotten: such rows get what was expected
         before any outcome, which cannot know a label that it must not.
         """
-        return {**self._user_inputs(columns, ts), **self.item_inputs(columns)}
+        found = self._inputs(self._fitted, columns, ts)
+        if self._before is None or self._refits.since is None:
+            return found
+        earlier = np.asarray(ts) < self._refits.since
+        if earlier.any():
+            then = self._inputs(self._before, columns, ts)
+            for name, values in found.items():
+                values[earlier] = then[name][earlier]
+        return found
+
+    def _inputs(self, fitted: Fitted, columns: Columns, ts: IntArray) -> Inputs:
+        return {**self._user_inputs(fitted, columns, ts), **self._item_inputs(fitted, columns)}
 
     def user_inputs(self, columns: Columns) -> Inputs:
         """The user side's inputs as of now."""
-        count = len(_texts(columns, self._ids["user"]))
-        return self._user_inputs(columns, np.full(count, _NOW))
+        count = len(self._fitted.texts(columns, "user"))
+        return self._user_inputs(self._fitted, columns, np.full(count, NOW))
 
     def item_inputs(self, columns: Columns) -> Inputs:
-        """The item side's inputs; they change with :meth:`fit` alone."""
-        v, b = self._item_vectors(columns)
-        return {ITEM_FACTORS: v.astype(np.float32), ITEM_BIAS: b.astype(np.float32)}
+        """The item side's inputs as of now; they change with :attr:`fits` alone."""
+        return self._item_inputs(self._fitted, columns)
 
     def variances(self, user_id: str, columns: Columns) -> FloatArray:
         """Variance of the logit of the columns' items for one user, as of now: [N, speeds].
 
         How little is known of this user in the direction of each item: what exploration goes by.
         """
-        return self._beliefs.variances(user_id, self._item_vectors(columns)[0])
+        return self._fitted.variances(user_id, columns)
 
-    def _user_inputs(self, columns: Columns, ts: IntArray) -> Inputs:
-        users = _texts(columns, self._ids["user"])
-        means = _means(self._beliefs, users, np.asarray(ts, np.int64), self._prior(columns))
-        return {name: means[:, k] for k, name in enumerate(self._user_fields)}
+    def _user_inputs(self, fitted: Fitted, columns: Columns, ts: IntArray) -> Inputs:
+        believed = fitted.means(columns, ts)
+        return {name: believed[:, k] for k, name in enumerate(self._user_fields)}
 
-    def _prior(self, columns: Columns) -> npt.NDArray[np.float64]:
-        attributes = self._attributes["user"].of(columns)
-        if self._factors is None:
-            return np.zeros((len(attributes), self.config.factors.size))
-        return self._factors.user_prior(attributes)
-
-    def _item_vectors(
-        self, columns: Columns
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Vectors [n, p] and biases [n]; of new items, those that their attributes foretell."""
-        texts = _texts(columns, self._ids["item"])
-        if self._factors is None:
-            return np.zeros((len(texts), self.config.factors.size)), np.zeros(len(texts))
-        row = np.array([self._items.get(text, -1) for text in texts], np.int64)
-        v, b = self._factors.v[row], self._factors.b[row]
-        new = np.flatnonzero(row < 0)
-        if len(new):
-            some = {name: [columns[name][at] for at in new] for name in self._item_columns}
-            foretold = self._attributes["item"].of(some) @ self._factors.item_weights
-            v[new], b[new] = foretold[:, :-1], foretold[:, -1]
-        return v, b
-
-    @property
-    def _item_columns(self) -> list[str]:
-        return [self._ids["item"], *self._attributes["item"].names]
+    def _item_inputs(self, fitted: Fitted, columns: Columns) -> Inputs:
+        v, b = fitted.item_vectors(columns)
+        return {ITEM_FACTORS: v.astype(np.float32), ITEM_BIAS: b.astype(np.float32)}
 
     # ------------------------------------------------------------------ state
 
     def state(self) -> State:
         """All that was learnt; equal states give equal bytes."""
-        state: State = {f"beliefs.{name}": a for name, a in self._beliefs.state().items()}
-        for side, attributes in self._attributes.items():
-            state[f"attributes.{side}"] = attributes.state()
-        if self._factors is not None:
-            state["items"] = msgspec.json.encode(list(self._items))
-            state |= {f"factors.{name}": a.copy() for name, a in self._factors.state().items()}
+        state = self._fitted.state()
+        if self.config.refit_every is not None:
+            state["refits"] = msgspec.json.encode(self._refits)
+            state |= {f"history.{name}": value for name, value in self._history.state().items()}
+        if self._before is not None:
+            state |= {f"before.{name}": value for name, value in self._before.state().items()}
         return state
 
     def load_state(self, state: Mapping[str, npt.NDArray[np.generic] | bytes]) -> None:
-        """The inverse of :meth:`state`, for one made with the same arguments."""
-        parts = {
-            prefix: {
-                name.removeprefix(prefix): value
-                for name, value in state.items()
-                if name.startswith(prefix)
-            }
-            for prefix in ("beliefs.", "factors.")
-        }
-        self._beliefs.load_state(parts["beliefs."])  # type: ignore[arg-type]  # arrays of its own
-        for side, attributes in self._attributes.items():
-            attributes.load_state(bytes(state[f"attributes.{side}"]))
-        self._factors, self._items = None, {}
-        if parts["factors."]:
-            self._factors = Factors.from_state(parts["factors."])  # type: ignore[arg-type]
-            ids = msgspec.json.decode(bytes(state["items"]), type=list[str])
-            self._items = {text: row for row, text in enumerate(ids)}
+        """The inverse of :meth:`state`, for one made with the same arguments.
+
+        One that never refits takes over the state of one that does, but for what it refits from.
+        """
+        self._fitted.load_state(state)
+        self._before, before = None, under("before.", state)
+        if before:
+            self._before = self._blank()
+            self._before.load_state(before)
+        self._refits = msgspec.json.decode(bytes(state.get("refits", b"{}")), type=_Refits)
+        self._history = History(self._ids)
+        if self.config.refit_every is not None:
+            self._history.load_state(under("history.", state))
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows of a warm-up: the users' ids and attributes by code, and the rows themselves."""
+    """Rows of outcomes: the users' ids and attributes by code, and the rows themselves."""
 
     ids: list[str]
     user: IntArray
@@ -348,6 +359,7 @@ class _Rows:
     closed_ts: IntArray
     labels: npt.NDArray[np.float64]
     attributes: npt.NDArray[np.float64]
+    item_attributes: npt.NDArray[np.float64]
     place: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
@@ -367,17 +379,3 @@ class _Rows:
             labels=self.labels[index],
             place=self.place[index],
         )
-
-
-def _means(
-    beliefs: Beliefs, users: Sequence[str], ts: IntArray, prior: npt.NDArray[np.float64]
-) -> FloatArray:
-    """Means [n, speeds, p] as of ``ts``; what is forgotten by now is as before any outcome."""
-    forgotten = ts < beliefs.horizon
-    means = beliefs.as_of(users, np.where(forgotten, _NOW, ts), prior)
-    means[forgotten] = prior[forgotten, None, :]
-    return means
-
-
-def _texts(columns: Columns, name: str) -> Sequence[str]:
-    return columns[name]  # type: ignore[return-value]  # an id field holds a text a row

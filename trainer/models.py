@@ -17,7 +17,7 @@ from inttower.inttower import IntTower, IntTowerConfig
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
 from inttower.training import Training
-from inttower.user_state import UserState, UserStateConfig, state_dots
+from inttower.user_state import UserState, UserStateConfig
 from streaming.errors import ConfigurationError
 from trainer.learner import Models
 
@@ -75,25 +75,27 @@ def build_models(settings: Settings, spec: FeatureSpec) -> Models:
     where = device(settings)
     log.info("model %s on %s, %d threads", trainer.preset, where, trainer.threads)
     training = Training(limit=trainer.max_ids)
-    states: list[UserState] = []
-    fields = spec
+    config = PRESETS[trainer.preset]()
+    state = frozen_state = None
     if trainer.preset == WITH_STATE:
         shape = UserStateConfig(window_ms=settings.log.closing_delay_ms, max_users=trainer.max_ids)
-        states = [UserState(spec, shape), UserState(spec, shape)]
-        fields = FeatureSpec((*spec.fields, *states[0].fields))
-        training = training.beside_user_state()
-    config = replace(PRESETS[trainer.preset](), dots=state_dots(fields))
+        frozen_state = UserState(spec, shape)
+        state = UserState(spec, replace(shape, refit_every=trainer.refit_samples))
 
     def tower() -> IntTower:
-        return IntTower(fields, config, training=training, seed=trainer.seed, device=where)
+        if state is None:
+            return IntTower(spec, config, training=training, seed=trainer.seed, device=where)
+        return IntTower.with_state(
+            spec, state, config, training=training, seed=trainer.seed, device=where
+        )
 
     return Models(
         online=tower(),
         frozen=tower(),
         # on the live counters alone: what all else is compared with
         logistic=LogisticRegression(spec, seed=trainer.seed),
-        user_state=states[0] if states else None,
-        frozen_user_state=states[1] if states else None,
+        user_state=state,
+        frozen_user_state=frozen_state,
     )
 
 
@@ -115,6 +117,7 @@ def fingerprint(settings: Settings, spec: FeatureSpec) -> dict[str, str]:
             "batch_samples",
             "batch_span_ms",
             "max_ids",
+            "refit_samples",
         )
     }
     if trainer.warmup_until_ms is not None:

@@ -93,6 +93,7 @@ class Publisher:
         self._store = ModelStore(settings.store_url)
         self._collector = Collector(declaration(settings.log.name))
         self._base: Base | None = None
+        self._fits = 0
         self._deltas = Timer(settings.trainer.delta_every_ms / 1000)
         self._versions = Timer(settings.trainer.version_every_s)
         trainer = settings.trainer
@@ -111,6 +112,7 @@ class Publisher:
 
     def tick(self) -> None:
         """Publish what is due."""
+        self._look_for_refit()
         if self._versions.due():
             self._publish_frozen()
             self._publish_online()
@@ -122,6 +124,7 @@ class Publisher:
 
         Before the first version nothing is sent: that version will hold all of it.
         """
+        self._look_for_refit()
         if self._base is not None:
             self._send_deltas()
         self._writer.flush()
@@ -129,6 +132,14 @@ class Publisher:
     def close(self) -> None:
         """Leave the broker."""
         self._writer.close()
+
+    def _look_for_refit(self) -> None:
+        """After a refit of item factors every vector is another: a version first, then deltas."""
+        state = self._learner.models.user_state
+        if state is not None and state.fits != self._fits:
+            self._fits = state.fits
+            self._base = None
+            self._versions.due_in(0)
 
     def _send_deltas(self) -> None:
         channel = self._settings.trainer.channel

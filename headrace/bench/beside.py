@@ -10,7 +10,7 @@ from headrace.bench.live import CHUNK, Live, Rows, Times, chunks
 from inttower.batch import Batch
 from inttower.contract import Model
 from inttower.spec import FeatureSpec
-from inttower.user_state import UserState
+from inttower.user_state import UserState, UserStateConfig
 
 # an outcome is known a millisecond after its impression: to no row of the same time
 _KNOWN_AFTER_MS = 1
@@ -23,15 +23,19 @@ class Beside:
         data: the rows.
         spec: the fields that models read.
         state: False: columns pass as they are.
+        refit_every: rows of the stream after which the state's factors are fitted again.
 
     Attributes:
         spec: with the fields of the state.
     """
 
-    def __init__(self, data: Live, spec: FeatureSpec, *, state: bool) -> None:
+    def __init__(
+        self, data: Live, spec: FeatureSpec, *, state: bool, refit_every: int | None = None
+    ) -> None:
         self._data = data
         self._plain = spec
-        self._state = UserState(data.spec) if state else None
+        config = UserStateConfig(refit_every=refit_every)
+        self._state = UserState(data.spec, config) if state else None
         self.spec = spec
         if self._state is not None:
             self.spec = FeatureSpec((*spec.fields, *self._state.fields))
@@ -66,7 +70,7 @@ class Beside:
         return {**columns, **self._state.inputs(columns, ts)}
 
     def copy(self) -> Beside:
-        """One of equal state, which goes its own way."""
+        """One of equal state that learns no more."""
         other = Beside(self._data, self._plain, state=self._state is not None)
         if self._state is not None and other._state is not None:
             other._state.load_state(self._state.state())

@@ -64,6 +64,10 @@ def online(
     ] = None,
     batch: BatchRows = 64,
     refreshes: Refreshes = None,
+    refit: Annotated[
+        int | None,
+        typer.Option(min=1, help="rows after which the user state's factors are fitted again"),
+    ] = None,
     seeds: Seeds = 1,
     sample: Sample = 1.0,
     folder: OutFolder = RESULTS,
@@ -83,6 +87,7 @@ def online(
         batch=batch,
         refreshes=refreshes or [],
         seeds=seeds,
+        refit_every=refit,
     )
 
 

@@ -25,6 +25,7 @@ def bench_online(
     batch: int,
     refreshes: Sequence[str],
     seeds: int,
+    refit_every: int | None = None,
 ) -> list[Row]:
     """Run it.
 
@@ -35,6 +36,7 @@ def bench_online(
         batch: rows predicted, then learnt, at a time.
         refreshes: see :meth:`Refresh.parse`.
         seeds: runs of each.
+        refit_every: rows after which the factors of the user state are fitted again.
     """
     policies = tuple(Refresh.parse(text) for text in refreshes)
     contenders = {name: contender(name) for name in models}
@@ -42,7 +44,7 @@ def bench_online(
     data = Live(*session.open())
 
     def unit(name: str, warm_up: float, seed: int) -> Unit:
-        protocol = Protocol(warm_up, batch, policies)
+        protocol = Protocol(warm_up, batch, policies, refit_every=refit_every)
 
         def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
             outcome = run(
@@ -62,6 +64,7 @@ def bench_online(
                 "warm_up": warm_up,
                 "batch": batch,
                 "refreshes": ",".join(refreshes),
+                "refit": refit_every,
                 "seed": seed,
             },
             count=SLICES * (len(MODES) + len(policies)),

@@ -12,14 +12,13 @@ from inttower.contract import Model
 from inttower.dat import DAT, DATConfig
 from inttower.dcn import DCN, DCNConfig
 from inttower.deepfm import DeepFM, DeepFMConfig
-from inttower.dots import Dot
+from inttower.dots import Dot, state_dots
 from inttower.inttower import IntTower, IntTowerConfig
 from inttower.learner import Learner
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
 from inttower.training import Training
 from inttower.two_tower import TwoTower, TwoTowerConfig
-from inttower.user_state import state_dots
 from inttower.wide_deep import WideDeep, WideDeepConfig
 from streaming.errors import ConfigurationError
 
@@ -103,7 +102,9 @@ MODELS: dict[str, Contender] = {
     ),
     "inttower-last": Contender(
         "IntTower, last layer",
-        lambda spec, seed: IntTower(spec, IntTowerConfig.last_layer(), seed=seed),
+        lambda spec, seed: IntTower(
+            spec, replace(IntTowerConfig.last_layer(), dots=state_dots(spec)), seed=seed
+        ),
     ),
 }
 

@@ -50,6 +50,7 @@ class Protocol:
         frozen_features: also predict with features that stand still.
         known_at: the time as of which features of given rows are read (none: their own time).
         spec: the fields that the model reads; none: all.
+        refit_every: rows of the stream after which the factors of a user state are fitted again.
     """
 
     warm_up: float = 0.8
@@ -58,6 +59,7 @@ class Protocol:
     frozen_features: bool = True
     known_at: Callable[[Rows], Times] | None = None
     spec: FeatureSpec | None = None
+    refit_every: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ def run(
     labels = data.log.labels
     known_at = protocol.known_at or data.ts.__getitem__
 
-    beside = Beside(data, spec=protocol.spec or data.spec, state=state)
+    spec = protocol.spec or data.spec
+    beside = Beside(data, spec, state=state, refit_every=protocol.refit_every)
     model = make(beside.spec)
     say("user state" if state else "encode", 0.0)
     batch = beside.warm_up(model, warm, known_at(warm))

@@ -126,7 +126,7 @@ def test_the_process_serves_metrics_and_ends_on_sigterm(cluster: Settings, row: 
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
-    # kafka-python may log that a socket was closed under its own waiting; nothing of ours is in that
+    # kafka-python may log that a socket was closed under its own waiting: no code of ours in that
     assert "features/writer.py" not in errors, errors
     assert errors.rstrip().endswith("stopped")
     assert 'headrace_writer_records_total{entity="user"} 3.0' in metrics

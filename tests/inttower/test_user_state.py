@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inttower.dots import ITEM_FACTORS, state_dots
 from inttower.errors import StateError
 from inttower.factors import FactorConfig
 from inttower.spec import FeatureSpec, Field
-from inttower.user_state import ITEM_FACTORS, UserState, UserStateConfig, state_dots
+from inttower.user_state import UserState, UserStateConfig
 
 SPEC = FeatureSpec(
     (

@@ -325,8 +325,8 @@ class UserState:
     def state(self) -> State:
         """All that was learnt; equal states give equal bytes."""
         state = self._fitted.state()
+        state["refits"] = msgspec.json.encode(self._refits)
         if self.config.refit_every is not None:
-            state["refits"] = msgspec.json.encode(self._refits)
             state |= {f"history.{name}": value for name, value in self._history.state().items()}
         if self._before is not None:
             state |= {f"before.{name}": value for name, value in self._before.state().items()}
@@ -342,7 +342,7 @@ class UserState:
         if before:
             self._before = self._blank()
             self._before.load_state(before)
-        self._refits = msgspec.json.decode(bytes(state.get("refits", b"{}")), type=_Refits)
+        self._refits = msgspec.json.decode(bytes(state["refits"]), type=_Refits)
         self._history = History(self._ids)
         if self.config.refit_every is not None:
             self._history.load_state(under("history.", state))

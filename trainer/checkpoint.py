@@ -31,7 +31,7 @@ from streaming.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 _NAME = "checkpoint-"
 _REFUSED = "refused-"
 _TEMPORARY = ".tmp-"

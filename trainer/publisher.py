@@ -1,8 +1,9 @@
 """Versions and deltas on their way out: to the model store and to ``model.updates``.
 
-A version is published when the warm-up ends, at each start, and every so often from then on; in
-between, deltas carry what samples have touched, encoded with the weights of the newest version. The
-frozen channel gets one version a run, the model as it was at the end of the warm-up.
+A version is published when the warm-up ends, at each start, behind each refit of item factors, and
+every so often from then on; in between, deltas carry what samples have touched, encoded with the
+weights of the newest version. The frozen channel gets one version a run, the model as it was at
+the end of the warm-up.
 
 What cannot be published is said and tried again later: a store or broker that is away, or a version
 that would not pass the checks of its readers, must not stop the learning.
@@ -112,7 +113,9 @@ class Publisher:
 
     def tick(self) -> None:
         """Publish what is due."""
-        self._look_for_refit()
+        if self._base is not None and self._refitted():
+            self._base = None
+            self._versions.due_in(0)
         if self._versions.due():
             self._publish_frozen()
             self._publish_online()
@@ -124,7 +127,6 @@ class Publisher:
 
         Before the first version nothing is sent: that version will hold all of it.
         """
-        self._look_for_refit()
         if self._base is not None:
             self._send_deltas()
         self._writer.flush()
@@ -133,15 +135,13 @@ class Publisher:
         """Leave the broker."""
         self._writer.close()
 
-    def _look_for_refit(self) -> None:
+    def _refitted(self) -> bool:
         """After a refit of item factors every vector is another: a version first, then deltas."""
-        state = self._learner.models.user_state
-        if state is not None and state.fits != self._fits:
-            self._fits = state.fits
-            self._base = None
-            self._versions.due_in(0)
+        return self._fits != _fits(self._learner)
 
     def _send_deltas(self) -> None:
+        if self._refitted():
+            return
         channel = self._settings.trainer.channel
         published = self.published[channel]
         touched = self._collector.take()
@@ -184,6 +184,7 @@ class Publisher:
         if self._publish(side):
             # touched before: the version holds it
             self._collector.take()
+            self._fits = _fits(learner)
             self._base = learner.models.online.base()
 
     def _publish_frozen(self) -> None:
@@ -301,6 +302,11 @@ class Publisher:
             if window["online"].rows >= _JUDGED_ROWS:
                 figures["window"] = {name: found.to_json() for name, found in window.items()}
         return figures
+
+
+def _fits(learner: Learner) -> int:
+    state = learner.models.user_state
+    return state.fits if state is not None else 0
 
 
 def _next_name(versions: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from tests.trainer.desk import Desk
 @pytest.fixture
 def desk(cluster: Settings, request: pytest.FixtureRequest) -> Iterator[Desk]:
     """Of the preset "state", or of the one that a test names."""
-    made = Desk(cluster, getattr(request, "param", "state"))
+    made = Desk(cluster, preset=getattr(request, "param", "state"))
     yield made
     made.close()
 

@@ -36,12 +36,12 @@ Rows = np.ndarray[Any, np.dtype[np.float32]]
 class Desk:
     """All parts, and the tests' hands on them."""
 
-    def __init__(self, settings: Settings, preset: str) -> None:
+    def __init__(self, settings: Settings, **trainer: Any) -> None:
         self.settings = settings.with_changes(
-            trainer={**SMALL, "preset": preset, "version_every_s": 1e6, "delta_every_ms": 0}
+            trainer={**SMALL, **trainer, "version_every_s": 1e6, "delta_every_ms": 0}
         )
         make_topics(self.settings)
-        self.learner = learner(preset=preset)
+        self.learner = learner(**trainer)
         self.model = self.learner.models.online
         self.inputs = inputs()
         self.store = ModelStore(self.settings.store_url)

@@ -260,8 +260,8 @@ def test_another_format_is_refused(
     folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(folder, 1)
-    monkeypatch.setattr(module, "FORMAT", 2)
-    with pytest.raises(CheckpointError, match="has format 1, this headrace reads 2"):
+    monkeypatch.setattr(module, "FORMAT", 3)
+    with pytest.raises(CheckpointError, match="has format 2, this headrace reads 3"):
         folder.load(SETTINGS)
 
 

@@ -25,6 +25,9 @@ def logits(of: Learner) -> FloatArray:
     return np.asarray(of.evaluation.state()["logits"], np.float32)
 
 
+REFITS = pytest.mark.parametrize("refit_samples", [None, 150])
+
+
 @pytest.fixture(scope="module")
 def ordered() -> list[Arrived]:
     return arrived(synthetic.samples(1200))
@@ -163,8 +166,11 @@ def test_a_warm_up_with_more_ids_than_allowed_says_so(ordered: list[Arrived]) ->
         learning.advance(0)
 
 
-def test_a_user_state_is_taught_every_sample_once_saved_and_frozen(ordered: list[Arrived]) -> None:
-    learning = learner(preset="state")
+@REFITS
+def test_a_user_state_is_taught_every_sample_once_saved_and_frozen(
+    ordered: list[Arrived], refit_samples: int | None
+) -> None:
+    learning = learner(preset="state", refit_samples=refit_samples)
     for each in ordered[:1000]:
         learning.add(each)
     state, frozen = learning.models.user_state, learning.models.frozen_user_state
@@ -173,7 +179,7 @@ def test_a_user_state_is_taught_every_sample_once_saved_and_frozen(ordered: list
     assert state.frontier == learning.counters.last_closed_ts
     assert frozen.frontier == ordered[SMALL["warmup_samples"] - 1].closed_ts
     parts = learning.parts()
-    again = learner(preset="state")
+    again = learner(preset="state", refit_samples=refit_samples)
     again.restore(parts, learning.open)
     assert digest(again.parts()) == digest(parts)
     for each in ordered[1000:]:
@@ -181,6 +187,8 @@ def test_a_user_state_is_taught_every_sample_once_saved_and_frozen(ordered: list
         again.add(each)
     assert digest(again.parts()) == digest(learning.parts())
     assert digest(learning.parts())["user_state"] != digest(parts)["user_state"]
+    assert (state.fits > 3) is (refit_samples is not None)
+    assert frozen.fits == 1
 
 
 def test_the_user_state_helps() -> None:
@@ -197,9 +205,12 @@ def test_the_user_state_helps() -> None:
     assert logits(plain)[:, 3].tolist() == logits(beside)[:, 3].tolist()
 
 
-def test_a_state_knows_no_label_that_closes_later(ordered: list[Arrived]) -> None:
+@REFITS
+def test_a_state_knows_no_label_that_closes_later(
+    ordered: list[Arrived], refit_samples: int | None
+) -> None:
     """Labels from some moment on, turned round, change no prediction made before it."""
-    one, other = learner(preset="state"), learner(preset="state")
+    one, other = (learner(preset="state", refit_samples=refit_samples) for _ in range(2))
     cut = 700
     for place, each in enumerate(ordered[:900]):
         one.add(each)

@@ -82,6 +82,39 @@ def test_a_version_tells_its_figures_once_they_are_certain(
     assert window == {name: figures.to_json() for name, figures in found.items()}
 
 
+def test_behind_a_refit_comes_a_version_and_no_delta_before_it(cluster: Settings) -> None:
+    desk = Desk(cluster, preset="state", refit_samples=100)
+    state = desk.learner.models.user_state
+    assert state is not None
+    desk.warm_up()
+    desk.publisher.begin()
+    desk.learn(90)
+    before = desk.updates()
+    assert state.fits == 1
+    desk.learn(60)
+    assert state.fits == 2
+    # every vector of the version that serves is of other factors by now
+    assert desk.updates() == before
+    desk.publisher.tick()
+    served = desk.served(CHAMPION, "000002")
+    columns = desk.current_columns(served.item_ids)
+    rows = desk.model.item_id_rows(served.item_ids)
+    np.testing.assert_array_equal(served.item_vectors, served.base.item_vectors(columns, rows))
+    np.testing.assert_array_equal(served.user_rows, desk.user_rows(served.user_ids))
+    desk.publisher.tick()
+    assert desk.store.versions(CHAMPION) == ["000001", "000002"]
+    desk.learn(30)
+    (*_, announced, delta) = desk.updates()
+    assert isinstance(announced, VersionAnnounced)
+    assert isinstance(delta, Delta)
+    assert delta.base_version == announced.version == "000002"
+    # a new process publishes once, whatever was refitted before it
+    desk.start("run 1").begin()
+    desk.publisher.tick()
+    assert desk.store.versions(CHAMPION) == ["000001", "000002", "000003"]
+    desk.close()
+
+
 def test_after_a_restart_the_frozen_channel_is_left_as_it_is(begun: Desk) -> None:
     begun.start("run 1").begin()
     assert begun.store.versions(FROZEN) == ["000001"]

@@ -116,6 +116,11 @@ class TrainerSettings(_Section):
     )
     warmup_epochs: int = Field(2, ge=1)
     warmup_batch: int = Field(512, ge=1)
+    warmup_products: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16: the warm-up's fit in half the time on a processor with instructions"
+        " for it, at no measured loss",
+    )
     batch_samples: int = Field(128, ge=1, description="samples of one learning step at most")
     batch_span_ms: int | None = Field(
         200, ge=1, description="event time that one batch may span; null: bounded by count alone"

@@ -28,6 +28,7 @@ then. All item inputs change with it: :attr:`UserState.fits` counts, for whoever
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -167,8 +168,11 @@ class UserState:
         self._history.add(columns, closed_ts, labels, self._fitted.attributes)
         self._warm_up_ts.append(np.array(ts, np.int64))
 
-    def fit(self) -> Inputs:
+    def fit(self, threads: int = 1) -> Inputs:
         """Fit the factors on what was collected, and believe what it says of its users.
+
+        Args:
+            threads: folds of users fitted side by side; the result is the same.
 
         Returns:
             The inputs of the collected rows, in order, from factors that never saw their users.
@@ -178,15 +182,18 @@ class UserState:
         ts, self._warm_up_ts = np.concatenate(self._warm_up_ts), []
         self._fitted, factors, rows = self._fit(ts)
         inputs = self.blank_inputs(len(rows))
+        outcomes = self._history.outcomes()
         fold = np.arange(len(rows.ids)) % self.config.folds
-        for number in range(self.config.folds):
+
+        def fill(number: int) -> None:
+            """The inputs of one fold's rows."""
             mine = fold == number
             if not mine.any():
-                continue
+                return
             without = factors
             if not mine.all():
                 without = fit_factors(
-                    self._history.outcomes(),
+                    outcomes,
                     rows.attributes,
                     rows.item_attributes,
                     self.config.factors,
@@ -194,6 +201,9 @@ class UserState:
                     without_users=mine,
                 )
             self._walk(rows.of(mine[rows.user]), Beliefs(self.config.belief), without, inputs)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, range(self.config.folds)))
         self._refits.fits += 1
         if self.config.refit_every is None:
             self._history = History(self._ids)

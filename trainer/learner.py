@@ -208,7 +208,11 @@ class Learner:
         log.info("warm-up: fitting %d samples", done.rows)
         models = self.models
         if done.rows:
-            inputs = models.user_state.fit() if models.user_state is not None else {}
+            inputs = (
+                models.user_state.fit(self._settings.threads)
+                if models.user_state is not None
+                else {}
+            )
             labels = np.concatenate(done.labels)
             self._fit_model(models.online, done.online, labels, inputs)
             self._fit_model(models.logistic, done.logistic, labels, inputs)

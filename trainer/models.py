@@ -74,7 +74,7 @@ def build_models(settings: Settings, spec: FeatureSpec) -> Models:
         )
     where = device(settings)
     log.info("model %s on %s, %d threads", trainer.preset, where, trainer.threads)
-    training = Training(limit=trainer.max_ids)
+    training = Training(limit=trainer.max_ids, products=trainer.warmup_products)
     config = PRESETS[trainer.preset]()
     state = frozen_state = None
     if trainer.preset == WITH_STATE:
@@ -114,6 +114,7 @@ def fingerprint(settings: Settings, spec: FeatureSpec) -> dict[str, str]:
             "warmup_samples",
             "warmup_epochs",
             "warmup_batch",
+            "warmup_products",
             "batch_samples",
             "batch_span_ms",
             "max_ids",

@@ -128,3 +128,15 @@ def test_a_fit_of_nothing_says_so_and_new_items_are_foretold() -> None:
     vectors = state.item_inputs(new)[ITEM_FACTORS]
     assert np.abs(vectors[0] - vectors[1]).max() > 0
     assert [d.first for d in state_dots(FeatureSpec((*SPEC.fields, *state.fields)))] == [1.0]
+
+
+def test_folds_side_by_side_give_the_same_bytes() -> None:
+    columns, ts, closed, labels = world()
+    found = []
+    for threads in (1, 3):
+        state = UserState(SPEC, CONFIG)
+        state.collect(columns, ts, closed, labels)
+        found.append((state.fit(threads), state.state()))
+    (one, left), (other, right) = found
+    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+    assert all(np.asarray(left[k]).tobytes() == np.asarray(right[k]).tobytes() for k in left)

@@ -23,7 +23,8 @@ from headrace.loop import Loop
 from headrace.probe import FreshnessProbe
 from headrace.ranked import RankedStretch
 from headrace.settings import Settings
-from serving.exposures import experiment_in_force, experiment_report
+from serving.experiments import experiment_in_force
+from serving.exposures import experiment_report
 from streaming.errors import ConfigurationError
 from streaming.events import Impression
 from streaming.ledger import count_events

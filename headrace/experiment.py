@@ -10,7 +10,8 @@ from rich.table import Table
 
 from headrace.settings import Settings
 from serving.analysis import ExperimentReport, Interval
-from serving.exposures import experiment_in_force, experiment_report
+from serving.experiments import experiment_in_force
+from serving.exposures import experiment_report
 
 
 def gather(settings: Settings) -> ExperimentReport:

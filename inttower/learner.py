@@ -359,11 +359,12 @@ class Learner:
         return rows
 
     def _fit_scaling(self, dense: FloatArray) -> None:
-        known = ~np.isnan(dense)
-        values = np.where(known, dense, 0).astype(np.float64)
-        count = np.maximum(known.sum(0), 1)
-        mean = values.sum(0) / count
-        deviation = np.sqrt(np.square(np.where(known, values - mean, 0)).sum(0) / count)
+        mean, deviation = np.zeros((2, dense.shape[1]))
+        for k in range(dense.shape[1]):  # one at a time: doubles of all of them are gigabytes
+            values = dense[:, k].astype(np.float64)
+            values = values[~np.isnan(values)]
+            if len(values):
+                mean[k], deviation[k] = values.mean(), values.std()
         self._mean = mean.astype(np.float32)
         # a constant says nothing: it stays at 0, and does not become noise divided by nothing
         varies = deviation > 1e-6 * np.maximum(1, np.abs(mean))

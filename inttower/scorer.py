@@ -19,15 +19,17 @@ On an accelerator all is torch's. `headrace bench score` compares this with othe
 
 from __future__ import annotations
 
-from typing import cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from inttower.errors import SpecError
 from inttower.kernels import relaxed_kernel
+
+if TYPE_CHECKING:
+    # a server scores arrays only: PyTorch would cost it 2 seconds of its start and 400 MB
+    from torch import Tensor
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -72,9 +74,10 @@ def _reduce_four(products: FloatArray, weights: FloatArray, scores: FloatArray) 
         scores[item] = total
 
 
-def _scores_cpu(
+def scores_cpu(
     u: FloatArray, v: FloatArray | Tensor, w: FloatArray, heads: int, rows: int
 ) -> FloatArray:
+    """Scores [N] of items [N, H·p] for user heads [L·H, p] of weights [L·H], ``rows`` at a time."""
     columns = np.ascontiguousarray(u.T)  # [p, L·H]
     scores = np.empty(len(v), np.float32)
     best = np.empty(len(w), np.float32)
@@ -93,18 +96,6 @@ def _scores_cpu(
             _reduce_four(result, w, into)
         else:
             _reduce(result, w, best, into, heads)
-    return scores
-
-
-def _scores_device(u: Tensor, v: Tensor, w: Tensor, heads: int, rows: int) -> Tensor:
-    columns = u.to(v.dtype).T.contiguous()  # [p, L·H]
-    scores = torch.empty(len(v), dtype=torch.float32, device=v.device)
-    # An accelerator has no 2 MB cache to stay in, and wants fewer, larger launches.
-    items = max(1, rows * 256 // heads)
-    for start in range(0, len(v), items):
-        block = v[start : start + items]
-        products = (block.reshape(-1, u.shape[1]) @ columns).view(len(block), heads, len(w))
-        torch.mv(products.amax(1).float(), w, out=scores[start : start + items])
     return scores
 
 
@@ -158,27 +149,20 @@ def fe_scores(
     array([-4.,  1.], dtype=float32)
     """
     layers, heads, size = _shape(user_heads, item_heads, layer_weights)
-    if isinstance(item_heads, Tensor) and item_heads.device.type != "cpu":
-        device = item_heads.device
-        tu = torch.as_tensor(user_heads, device=device).reshape(layers * heads, size)
-        tw = torch.ones(layers) if layer_weights is None else torch.as_tensor(layer_weights)
-        tw = tw.to(device, torch.float32).repeat_interleave(heads)
-        with torch.inference_mode():
-            return _scores_device(tu, item_heads, tw, heads, block_rows)
-    u = _array(user_heads).reshape(layers * heads, size)
-    per_layer = np.ones(layers, np.float32) if layer_weights is None else _array(layer_weights)
-    w = np.repeat(per_layer, heads)
-    if isinstance(item_heads, np.ndarray):
-        return _scores_cpu(u, item_heads, w, heads, block_rows)
-    items = item_heads.detach()
-    plain = items.numpy() if items.dtype == torch.float32 else items
-    return torch.from_numpy(_scores_cpu(u, plain, w, heads, block_rows))
+    if not isinstance(item_heads, np.ndarray):
+        from inttower.tensor_scorer import score_tensors
+
+        return score_tensors(user_heads, item_heads, layer_weights, (layers, heads), block_rows)
+    u = as_array(user_heads).reshape(layers * heads, size)
+    per_layer = np.ones(layers, np.float32) if layer_weights is None else as_array(layer_weights)
+    return scores_cpu(u, item_heads, np.repeat(per_layer, heads), heads, block_rows)
 
 
-def _array(values: FloatArray | Tensor) -> FloatArray:
-    if isinstance(values, Tensor):
-        return cast(FloatArray, values.detach().float().numpy(force=True))
-    return np.asarray(values, np.float32)
+def as_array(values: FloatArray | Tensor) -> FloatArray:
+    """The same numbers as a float32 array on the CPU."""
+    if isinstance(values, np.ndarray):
+        return np.asarray(values, np.float32)
+    return cast(FloatArray, values.detach().float().numpy(force=True))
 
 
 def _shape(
@@ -218,7 +202,7 @@ def top_k(scores: FloatArray | Tensor, k: int) -> tuple[IntArray, FloatArray]:
     >>> top_k(np.array([1.0, 3.0, 2.0, 3.0, 2.0], np.float32), 3)
     (array([1, 3, 2]), array([3., 3., 2.], dtype=float32))
     """
-    values = scores.cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, np.float32)
+    values = as_array(scores)
     if k < 0:
         raise SpecError(f"the best {k} of something cannot be asked for: k must be 0 or more")
     if np.isnan(values).any():
@@ -234,4 +218,4 @@ def top_k(scores: FloatArray | Tensor, k: int) -> tuple[IntArray, FloatArray]:
     order = np.argsort(-values[chosen], kind="stable")
     # `above` and the ties are each in index order and the ties are the smallest: stable is enough.
     chosen = chosen[order]
-    return chosen, cast(FloatArray, values[chosen])
+    return chosen, values[chosen]

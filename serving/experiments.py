@@ -43,6 +43,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.settings import Settings
 from streaming.errors import ConfigurationError
 
 BUCKETS = 10_000
@@ -202,3 +203,15 @@ def _lay_out(name: str, shares: list[float]) -> list[int]:
         for index, size in falling:
             owner[high - size : high] = index
     return [int(variant) for variant in owner]
+
+
+def experiment_in_force(settings: Settings) -> Experiment:
+    """What ``serving.experiment`` names, or everyone on the first channel.
+
+    Raises:
+        ConfigurationError: the file cannot be used.
+    """
+    channels = settings.serving.channels
+    if not settings.serving.experiment:
+        return Experiment.everyone(channels[0])
+    return Experiment.read(Path(settings.serving.experiment), channels)

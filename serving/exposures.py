@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 from kafka import TopicPartition
@@ -82,15 +81,3 @@ def experiment_report(settings: Settings, experiment: Experiment) -> ExperimentR
         {v.name: v.share for v in experiment.variants},
         collect(settings, experiment.start_ms),
     )
-
-
-def experiment_in_force(settings: Settings) -> Experiment:
-    """What ``serving.experiment`` names, or everyone on the first channel.
-
-    Raises:
-        ConfigurationError: the file cannot be used.
-    """
-    channels = settings.serving.channels
-    if not settings.serving.experiment:
-        return Experiment.everyone(channels[0])
-    return Experiment.read(Path(settings.serving.experiment), channels)

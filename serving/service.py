@@ -14,7 +14,7 @@ from features.online import OnlineStore
 from features.registry import declaration
 from headrace.settings import Settings
 from serving.channels import Channel
-from serving.exposures import experiment_in_force
+from serving.experiments import experiment_in_force
 from serving.follower import Follower
 from serving.messages import EntityAnswer, ModelRow
 from serving.outbox import Outbox

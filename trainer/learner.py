@@ -40,7 +40,7 @@ from trainer.evaluation import Evaluation
 from trainer.inputs import FrozenFeatures, SampleInputs
 from trainer.ordering import Batcher
 from trainer.rows import LatestRows
-from trainer.user_state import with_inputs
+from trainer.user_state import set_inputs
 
 log = logging.getLogger(__name__)
 
@@ -238,8 +238,10 @@ class Learner:
                 " raise it or shorten the warm-up"
             )
         batch = Batch.concat(batches)
+        batches.clear()  # hundreds of megabytes on a large log
+        set_inputs(batch, model.spec, inputs)
         model.fit(
-            with_inputs(batch, model.spec, inputs) if inputs else batch,
+            batch,
             labels,
             epochs=self._settings.warmup_epochs,
             batch_size=self._settings.warmup_batch,

@@ -33,14 +33,12 @@ def user_rows(model: Decoupled, state: UserState | None, columns: Columns) -> Fl
     return np.concatenate([rows, *behind], axis=1, dtype=np.float32)
 
 
-def with_inputs(batch: Batch, spec: FeatureSpec, inputs: Mapping[str, FloatArray]) -> Batch:
-    """The batch with these dense fields set: for rows that were encoded before they were known.
+def set_inputs(batch: Batch, spec: FeatureSpec, inputs: Mapping[str, FloatArray]) -> None:
+    """Set these dense fields of a batch, in place: its rows were encoded before they were known.
 
     Inputs that the spec does not have are not set: a model may do without them.
     """
     layout = Layout(spec)
     names = {f.name for f in layout.dense}
-    dense = batch.dense.copy()
     for name in names & inputs.keys():
-        dense[:, layout.dense_slice(name)] = np.reshape(inputs[name], (len(batch), -1))
-    return Batch(batch.rows, dense, batch.generation)
+        batch.dense[:, layout.dense_slice(name)] = np.reshape(inputs[name], (len(batch), -1))

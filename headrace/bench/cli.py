@@ -49,8 +49,11 @@ RESULTS = Path("bench-results")
 def _options(
     log: str, path: Path | None, sample: float, folder: Path, json_file: Path | None, threads: int
 ) -> Options:
+    import torch
+
     from headrace.bench.session import Options
 
+    torch.set_num_threads(threads)
     return Options(log, path, sample, folder, json_file, threads, out)
 
 
@@ -202,10 +205,12 @@ def loop(
     Example: [bold]headrace bench loop --log ml-1m --path ~/ml-1m[/bold]
     """
     from headrace.bench.loop import bench_loop
+    from headrace.bench.session import Options
 
+    # no model runs in this process: PyTorch would be half a gigabyte of what is measured
     bench_loop(
         context.obj,
-        _options(log, path, sample, folder, json_file, threads=1),
+        Options(log, path, sample, folder, json_file, 1, out),
         warm_up=warm_up,
         live=live,
         rate=rate,

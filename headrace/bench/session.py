@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import (
@@ -85,7 +84,6 @@ class Session:
         self.options = options
         self.results = Results(options.out / f"{bench}-{options.log}.jsonl", bench)
         self.key = {"log": options.log, "sample": options.sample}
-        torch.set_num_threads(options.threads)
 
     def open(self) -> tuple[Declaration, LogArrays]:
         """The log and its declaration."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from inttower import scorer
+from inttower import tensor_scorer
 from inttower.errors import SpecError
 from inttower.scorer import fe_scores, top_k
 
@@ -105,7 +105,7 @@ def test_half_precision_items_lose_only_their_own_rounding(
 def test_the_path_for_accelerators_agrees(shape: tuple[int, int, int, int, int]) -> None:
     user, items, weights = draw(*shape)
     _, layers, heads, size, _ = shape
-    got = scorer._scores_device(
+    got = tensor_scorer.scores_device(
         torch.from_numpy(user).reshape(layers * heads, size),
         torch.from_numpy(items),
         torch.from_numpy(weights).repeat_interleave(heads),

@@ -38,11 +38,11 @@ class FreshnessProbe:
     """
 
     def __init__(self, settings: Settings, channel: str = "champion") -> None:
-        self.lost = 0
         self._client = Client(settings)
         self._channel = channel
         self._incoming: queue.SimpleQueue[_Followed] = queue.SimpleQueue()
         self._seconds: dict[str, list[float]] = {"feature": [], "vector": []}
+        self._lost = dict.fromkeys(self._seconds, 0)
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -67,7 +67,7 @@ class FreshnessProbe:
                     for p in (50, 95, 99)
                 },
                 "followed": len(seconds),
-                "lost": self.lost,
+                "lost": self._lost[name],
             }
             for name, seconds in self._seconds.items()
         }
@@ -81,7 +81,8 @@ class FreshnessProbe:
                 self._look(one)
             now = time.monotonic()
             late = [o for o in waiting if o.missing and now - o.produced > _GIVE_UP_S]
-            self.lost += len(late)
+            for name in (name for one in late for name in one.missing):
+                self._lost[name] += 1
             waiting = [o for o in waiting if o.missing and o not in late]
             time.sleep(_POLL_S)
 

@@ -57,6 +57,11 @@ class FlinkSettings(_Section):
     duplicate_window_ms: int = Field(
         3_600_000, description="a second event with the same identity within this is a duplicate"
     )
+    state_backend: Literal["hashmap", "rocksdb"] = Field(
+        "hashmap",
+        description="hashmap: state in memory, written whole at each checkpoint; rocksdb: on disk,"
+        " checkpoints hold what changed, for millions of users",
+    )
     heap_mb: int = Field(1536, ge=512, description="-Xmx of the JVM that holds the MiniCluster")
     jvm_options: str = Field("-XX:+UseSerialGC", description="further options of that JVM")
     master: str = Field("", description="host:port of a Flink cluster's REST; empty: MiniCluster")

@@ -173,7 +173,8 @@ def flink_config(settings: Settings, checkpoint: str | None, rest_port: int) -> 
         "execution.checkpointing.savepoint-dir": checkpoint_url(settings),
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.num-retained": "3",
-        "state.backend.type": "hashmap",
+        "state.backend.type": settings.flink.state_backend,
+        "execution.checkpointing.incremental": "true",  # where the backend can
         "pipeline.auto-watermark-interval": f"{min(50, settings.flink.checkpoint_ms)} ms",
         "execution.buffer-timeout.interval": "10 ms",
         # what several sinks read is planned, and computed, once

@@ -94,8 +94,10 @@ def _checkpoints(settings: Settings) -> str:
 
 
 @pytest.mark.timeout(240)
-def test_another_speed_and_parallelism_give_the_same_samples(cluster: Settings) -> None:
-    twofold = cluster.with_changes(flink={"parallelism": 2})
+def test_another_speed_parallelism_and_state_backend_give_the_same_samples(
+    cluster: Settings,
+) -> None:
+    twofold = cluster.with_changes(flink={"parallelism": 2, "state_backend": "rocksdb"})
     create_topics(twofold)
     log = made_up_log(600, pace=5)
     span_s = (log.span[1] - log.span[0]) / 1000

@@ -13,14 +13,23 @@ learnt, so a batch may be learnt whole and then be looked at row by row.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from inttower.belief_kernels import NEVER, Log, Moments, Rows, Table, learn_rows, look_back
+from inttower.belief_kernels import (
+    NEVER,
+    Log,
+    Moments,
+    Rows,
+    Table,
+    by_instant,
+    learn_rows,
+    look_back,
+)
 from inttower.errors import StateError
 from inttower.kalman import variances
 
@@ -86,6 +95,22 @@ class Learnt(NamedTuple):
     h: Floats
 
 
+class _Outcomes(NamedTuple):
+    """What :meth:`Beliefs.learn` is given, by row."""
+
+    at: Ints
+    y: npt.NDArray[np.float64]
+    v: npt.NDArray[np.float64]
+    b: npt.NDArray[np.float64]
+    prior: Floats
+
+    def of(self, index: Ints) -> _Outcomes:
+        """Some of the rows."""
+        return _Outcomes(
+            self.at[index], self.y[index], self.v[index], self.b[index], self.prior[index]
+        )
+
+
 class Beliefs:
     """A table of users' beliefs, by text id.
 
@@ -146,29 +171,53 @@ class Beliefs:
             prior: [n, p], W d of each row's user; read where the user is new.
 
         Raises:
-            StateError: times that go back, or more users at once than the table may hold.
+            StateError: times that go back.
         """
         at = np.asarray(closed_ts, np.int64)
-        if not len(at):
-            empty = np.empty((0, len(self._speeds)), np.float32)
-            return Learnt(empty, empty)
-        first = int(at.min())
-        if first < self._frontier:  # true of no time while nothing was learnt
+        z = np.empty((len(at), len(self._speeds)), np.float32)
+        learnt = Learnt(z, z.copy())
+        given = _Outcomes(
+            at,
+            np.asarray(labels, np.float64),
+            np.asarray(v, np.float64),
+            np.asarray(b, np.float64),
+            np.asarray(prior, np.float32),
+        )
+        if len(at) and (first := int(at.min())) < self._frontier:
+            # true of no time while nothing was learnt
             raise StateError(
                 f"an outcome closed at {first}, but outcomes up to {self._frontier} were learnt:"
                 " give them in the order of closed_ts"
             )
-        self._forget(first - self.config.window_ms)
-        row = self._admit(users, np.asarray(prior, np.float32))
+        for index in self._parts(users, at):
+            some = [users[k] for k in index]
+            part = self._learn(some, given.of(index))
+            learnt.z[index], learnt.h[index] = part
+        return learnt
+
+    def _parts(self, users: Sequence[str], at: Ints) -> Iterator[Ints]:
+        """Rows in parts, in the order of time, none with more users than may be held."""
+        if len(set(users)) <= self.config.max_users:
+            if len(at):
+                yield np.arange(len(at))
+            return
+        present: set[str] = set()
+        part: list[int] = []
+        for k in np.argsort(at, kind="stable").tolist():
+            if users[k] not in present and len(present) == self.config.max_users:
+                yield np.array(part)
+                present, part = set(), []
+            present.add(users[k])
+            part.append(k)
+        yield np.array(part)
+
+    def _learn(self, users: Sequence[str], given: _Outcomes) -> Learnt:
+        at = given.at
+        self._forget(int(at.min()) - self.config.window_ms)
+        row = self._admit(users, given.prior)
         self._make_room(len(at))
-        order = _by_instant(row, at)
-        rows = Rows(
-            row[order],
-            at[order],
-            np.asarray(labels, np.float64)[order],
-            np.asarray(v, np.float64)[order],
-            np.asarray(b, np.float64)[order],
-        )
+        order = by_instant(row, at)
+        rows = Rows(row[order], at[order], given.y[order], given.v[order], given.b[order])
         limits = np.array([self.config.gap_ms, self._head])
         self._head, z, h = learn_rows(self._table, self._log, rows, self._speeds, limits)
         self._frontier = int(at.max())
@@ -327,10 +376,6 @@ class Beliefs:
         """A sixteenth of the rows, those without an outcome for the longest time."""
         stay = {self._rows[user] for user in present if user in self._rows}
         rows = np.array([row for row in range(len(self._ids)) if row not in stay], np.int64)
-        if not len(rows):
-            raise StateError(
-                f"one call brings more users than max_users = {self.config.max_users}: raise it"
-            )
         oldest = np.argsort(self._table.last[rows], kind="stable")
         return [int(row) for row in rows[oldest][: max(1, self.config.max_users // 16)]]
 
@@ -363,17 +408,3 @@ class Beliefs:
 def _room_for(entries: int) -> int:
     """Length of a log that holds so many: a power of two, so that it seldom grows."""
     return 1 << max(4, (entries - 1).bit_length())
-
-
-def _by_instant(row: Ints, at: Ints) -> Ints:
-    """Order of rows by time, then by the first that a user has in its instant, then as given.
-
-    So the rows of a user's instant lie together, and cutting a stream elsewhere, even in the
-    middle of an instant, lets users enter the log in the same order.
-    """
-    order = np.lexsort((row, at))
-    starts = np.flatnonzero(np.r_[True, (np.diff(row[order]) != 0) | (np.diff(at[order]) != 0)])
-    first = np.empty(len(row), np.int64)
-    first[order] = np.repeat(order[starts], np.diff(np.r_[starts, len(row)]))
-    whole: Ints = np.lexsort((first, at))
-    return whole

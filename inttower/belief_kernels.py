@@ -56,6 +56,20 @@ class Moments(NamedTuple):
     at: Ints
 
 
+def by_instant(row: Ints, at: Ints) -> Ints:
+    """Order of rows by time, then by the first that a user has in its instant, then as given.
+
+    So the rows of a user's instant lie together, and cutting a stream elsewhere, even in the
+    middle of an instant, lets users enter the log in the same order.
+    """
+    order = np.lexsort((row, at))
+    starts = np.flatnonzero(np.r_[True, (np.diff(row[order]) != 0) | (np.diff(at[order]) != 0)])
+    first = np.empty(len(row), np.int64)
+    first[order] = np.repeat(order[starts], np.diff(np.r_[starts, len(row)]))
+    whole: Ints = np.lexsort((first, at))
+    return whole
+
+
 @kernel
 def remember(table: Table, log: Log, row: int, at: int, head: int) -> int:
     """Put the user's means into the log unless this instant is there already; the next number."""

@@ -335,6 +335,7 @@ class UserState:
     def state(self) -> State:
         """All that was learnt; equal states give equal bytes."""
         state = self._fitted.state()
+        state["signature"] = self._signature()
         state["refits"] = msgspec.json.encode(self._refits)
         if self.config.refit_every is not None:
             state |= {f"history.{name}": value for name, value in self._history.state().items()}
@@ -346,7 +347,15 @@ class UserState:
         """The inverse of :meth:`state`, for one made with the same arguments.
 
         One that never refits takes over the state of one that does, but for what it refits from.
+
+        Raises:
+            StateError: it is that of other fields, speeds or sizes.
         """
+        if bytes(state.get("signature", b"")) != self._signature():
+            raise StateError(
+                f"the saved user state is of another shape than {self._signature().decode()}: give"
+                " the spec and the config that it was learnt with"
+            )
         self._fitted.load_state(state)
         self._before, before = None, under("before.", state)
         if before:
@@ -356,6 +365,11 @@ class UserState:
         self._history = History(self._ids)
         if self.config.refit_every is not None:
             self._history.load_state(under("history.", state))
+
+    def _signature(self) -> bytes:
+        """What must be equal for a state to mean the same."""
+        names = {side: attributes.names for side, attributes in self._fitted.attributes.items()}
+        return msgspec.json.encode([self._ids, names, self.config.belief])
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ bench = typer.Typer(
 )
 
 out = Console()
+if not out.is_terminal:
+    out.width = 140  # nobody's window: a figure must not be cut off
 
 LogName = Annotated[
     str, typer.Option("--log", help="ml-100k (fetched), ml-1m, amazon-electronics, …")
@@ -40,7 +42,9 @@ Refreshes = Annotated[
     list[str] | None,
     typer.Option("--refresh", help="events (256) or time (5h) between refreshes; repeatable"),
 ]
-WarmUp = Annotated[float, typer.Option(help="the part of the log that is learnt first")]
+WarmUp = Annotated[
+    float, typer.Option(min=0.01, max=0.99, help="the part of the log that is learnt first")
+]
 BatchRows = Annotated[int, typer.Option("--batch", min=1, help="rows of a learning step")]
 
 RESULTS = Path("bench-results")
@@ -63,7 +67,8 @@ def online(
     path: LogPath = None,
     models: ModelNames = None,
     warm_ups: Annotated[
-        list[float] | None, typer.Option("--warm-up", help="may be repeated; default .5 and .8")
+        list[float] | None,
+        typer.Option("--warm-up", min=0.01, max=0.99, help="may be repeated; default .5 and .8"),
     ] = None,
     batch: BatchRows = 64,
     refreshes: Refreshes = None,

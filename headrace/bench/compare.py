@@ -38,6 +38,7 @@ def bench_online(
         seeds: runs of each.
         refit_every: rows after which the factors of the user state are fitted again.
     """
+    refreshes = list(dict.fromkeys(refreshes))
     policies = tuple(Refresh.parse(text) for text in refreshes)
     contenders = {name: contender(name) for name in models}
     session = Session("online", options)

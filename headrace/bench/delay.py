@@ -45,7 +45,7 @@ def bench_delay(
             all features; see :meth:`Refresh.parse`, and ``0s``.
         seeds: runs of each.
     """
-    contenders = {name: contender(name) for name in models}
+    contenders = {name: contender(name, in_time=False) for name in models}
     parsed = {lag: None if lag == _NONE else Refresh.parse(lag) for lag in lags}
     session = Session("delay", options)
     data = Live(*session.open())
@@ -60,7 +60,6 @@ def bench_delay(
                 data,
                 protocol,
                 seed=seed,
-                state=contenders[name].state,
                 report=say,
             )
             for key, figures in measured(outcome, data):

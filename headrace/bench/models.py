@@ -109,8 +109,12 @@ MODELS: dict[str, Contender] = {
 }
 
 
-def contender(name: str) -> Contender:
+def contender(name: str, *, in_time: bool = True) -> Contender:
     """The model of this name.
+
+    Args:
+        name: see :data:`MODELS`.
+        in_time: the bench goes in the order of time, so there can be a user state.
 
     Any of them can have the user state beside it, and warm up with products in bfloat16.
 
@@ -131,6 +135,11 @@ def contender(name: str) -> Contender:
             f"no model {name!r} to compare: --model may be {', '.join(MODELS)}, in the time-ordered"
             f" benches also with {WITH_STATE} behind it, and in all with {BFLOAT16} behind that"
         ) from None
+    if exact != plain and not in_time:
+        raise ConfigurationError(
+            f"--model {name}: this bench keeps no user state, so there is none to give to a model;"
+            f" say {plain}, or compare with the state in `headrace bench online`"
+        )
     if exact != plain:
         found = replace(
             _trained(found, Training.beside_user_state),

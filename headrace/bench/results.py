@@ -1,7 +1,8 @@
 """Results as JSON lines: one row a measurement, so that a bench that was stopped goes on.
 
 A row is ``{"bench": …, "key": {…}, "figures": {…}}``. The key names everything that the figures
-depend on; a measurement whose key is there already is not repeated.
+depend on but the machine and the threads it lends; a measurement whose key is there already is not
+repeated, and of two rows of one key the later counts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ class Row:
     key: Key
     figures: Mapping[str, Any]
 
+    @property
+    def name(self) -> str:
+        """Bench and key as one text."""
+        return json.dumps([self.bench, dict(self.key)], sort_keys=True)
+
     def to_json(self) -> dict[str, Any]:
         """A form that JSON can hold."""
         return {"bench": self.bench, "key": dict(self.key), "figures": dict(self.figures)}
@@ -45,7 +51,7 @@ class Results:
     def __init__(self, path: Path, bench: str) -> None:
         self.path = path
         self.bench = bench
-        self._rows: list[Row] = []
+        self._rows: dict[str, Row] = {}
         if path.exists():
             self._read()
 
@@ -62,7 +68,7 @@ class Results:
                     f"{self.path}, line {number}: not a row of a bench ({error}); give another"
                     " --out, or move the file away"
                 ) from error
-            self._rows.append(row)
+            self._rows[row.name] = row
 
     def done(self, key: Key, count: int = 1) -> bool:
         """Whether all ``count`` rows are there whose keys say this (they may say more)."""
@@ -71,7 +77,8 @@ class Results:
     def rows(self, key: Key | None = None) -> list[Row]:
         """The rows whose key says at least this."""
         wanted = dict(key or {}).items()
-        return [r for r in self._rows if r.bench == self.bench and wanted <= dict(r.key).items()]
+        rows = self._rows.values()
+        return [r for r in rows if r.bench == self.bench and wanted <= dict(r.key).items()]
 
     def add(self, measurements: Iterable[tuple[Key, Mapping[str, Any]]]) -> list[Row]:
         """Append measurements; they are on disk when this returns."""
@@ -81,5 +88,5 @@ class Results:
             file.write("".join(json.dumps(row.to_json()) + "\n" for row in rows))
             file.flush()
             os.fsync(file.fileno())
-        self._rows += rows
+        self._rows |= {row.name: row for row in rows}
         return rows

@@ -137,7 +137,7 @@ def bench_score(
             with threadpool_limits(options.threads), torch.inference_mode():
                 yield from _measure((layers, h, size, n), rounds, say)
 
-        key = {"heads": h, "items": n, "layers": layers, "size": size, "threads": options.threads}
+        key = {"heads": h, "items": n, "layers": layers, "size": size, "rounds": rounds}
         return Unit(f"{layers}×{h}×{size}, {n:,} items", key, count=8, measure=measure)
 
     rows = session.measure([unit(h, n) for h in heads for n in items])

@@ -83,7 +83,8 @@ class Session:
         self.bench = bench
         self.options = options
         self.results = Results(options.out / f"{bench}-{options.log}.jsonl", bench)
-        self.key = {"log": options.log, "sample": options.sample}
+        folder = str(options.path.resolve()) if options.path else None
+        self.key = {"log": options.log, "path": folder, "sample": options.sample}
 
     def open(self) -> tuple[Declaration, LogArrays]:
         """The log and its declaration."""

@@ -37,6 +37,7 @@ def bench_sync(
     seeds: int,
 ) -> list[Row]:
     """Run it; the arguments are those of :func:`headrace.bench.compare.bench_online`."""
+    refreshes = list(dict.fromkeys(refreshes))
     policies = tuple(Refresh.parse(text) for text in refreshes)
     contenders = {name: contender(name) for name in models}
     session = Session("sync", options)

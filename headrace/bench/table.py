@@ -53,7 +53,7 @@ def bench_table(
         raise ConfigurationError(f"--protocol {wrong.pop()}: choose {' or '.join(PROTOCOLS)}")
     names = list(models or MODELS)
     for name in names:
-        contender(name)
+        contender(name, in_time=False)
     session = Session("table", options)
     declared, log = session.open()
     units = [

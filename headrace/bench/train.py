@@ -43,7 +43,7 @@ def bench_train(
     """
     names = list(models or [*MODELS, f"inttower{BFLOAT16}"])
     for name in names:
-        contender(name)
+        contender(name, in_time=False)
     session = Session("train", options)
     data = Live(*session.open())
     taken = np.arange(max(0, len(data) - rows), len(data))
@@ -91,7 +91,7 @@ def bench_train(
 def _learner(
     name: str, data: Live, rows: Rows, labels: FloatArray, batch_size: int
 ) -> Callable[[], object]:
-    model = contender(name).make(data.spec, 0)
+    model = contender(name, in_time=False).make(data.spec, 0)
     batch = data.encoded(model, rows, admit=True)
     _fit(model, batch.take(slice(0, _FIRST * batch_size)), labels, batch_size)
     return lambda: _fit(model, batch, labels, batch_size)
@@ -111,7 +111,7 @@ def _plain(data: Live, rows: Rows, labels: FloatArray, batch_size: int) -> Calla
 
 
 def _label(name: str) -> str:
-    return name if name == PLAIN else contender(name).title
+    return name if name == PLAIN else contender(name, in_time=False).title
 
 
 def _table(rows: Sequence[Row]) -> Table:

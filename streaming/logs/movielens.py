@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -144,51 +145,88 @@ def _year_of(title: str) -> str | None:
     return str(found[-1]) if found else None
 
 
+_ID = re.compile(r"[1-9][0-9]*")
+_NUMBER = re.compile(r"[0-9]+")
+_FLAG = re.compile(r"[01]")
+_GENDER = re.compile(r"[FM]")
+_DATE = re.compile(r"([0-9]{1,2}-[A-Z][a-z]{2}-[0-9]{4})?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where a cell is, for the message if it is not what its column holds."""
+
+    path: Path
+    number: int
+
+    def checked(self, column: str, cell: str, form: re.Pattern[str], what: str) -> str:
+        """The cell, if it has this form."""
+        if form.fullmatch(cell) is None:
+            raise LogFileError(
+                f"{self.path}, line {self.number}, column {column}: {cell[:40]!r} is not {what}"
+            )
+        return cell
+
+    def id(self, column: str, cell: str) -> str:
+        return self.checked(column, cell, _ID, "an id (a whole number)")
+
+
 def _items_100k(path: Path) -> Iterator[Entity]:
     before_genres = 5
     rows = read_rows(path, before_genres + len(_GENRES_100K), separator="|", encoding="latin-1")
-    for _, cells in rows:
-        flags = cells[before_genres:]
-        genres = [name for name, flag in zip(_GENRES_100K, flags, strict=True) if flag == "1"]
+    for number, cells in rows:
+        line = _Line(path, number)
+        flags = zip(_GENRES_100K, cells[before_genres:], strict=True)
+        genres = [name for name, f in flags if line.checked(name, f, _FLAG, "0 or 1") == "1"]
+        date = line.checked("release date", cells[2], _DATE, "a date such as 01-Jan-1995")
         # the release date is at times that of the video, so the title's year comes first
-        year = _year_of(cells[1]) or cells[2][-4:] or None
-        yield _film(cells[0], cells[1], genres, year)
+        year = _year_of(cells[1]) or date[-4:] or None
+        yield _film(line.id("movie id", cells[0]), cells[1], genres, year)
 
 
 def _items_1m(path: Path) -> Iterator[Entity]:
-    for _, (item_id, title, genres) in read_rows(path, 3, separator="::", encoding="latin-1"):
+    rows = read_rows(path, 3, separator="::", encoding="latin-1")
+    for number, (item_id, title, genres) in rows:
+        _Line(path, number).id("movie id", item_id)
         yield _film(item_id, title, genres.split("|"), _year_of(title))
 
 
 def _items_recbole(path: Path) -> Iterator[Entity]:
     rows = read_rows(path, 4, separator="\t", encoding="utf-8", header=1)
-    for _, (item_id, title, year, genres) in rows:
+    for number, (item_id, title, year, genres) in rows:
+        _Line(path, number).id("item_id", item_id)
         yield _film(item_id, title, genres.split(), year if year.isdecimal() else None)
 
 
 def _users_100k(path: Path) -> Iterator[Entity]:
-    rows = read_rows(path, 5, separator="|", encoding="latin-1")
-    for number, (user_id, age, gender, occupation, _) in rows:
-        yield _rater(user_id, gender, _years(path, number, age), occupation)
+    return _users_with_years(path, read_rows(path, 5, separator="|", encoding="latin-1"))
 
 
 def _users_recbole(path: Path) -> Iterator[Entity]:
     rows = read_rows(path, 5, separator="\t", encoding="utf-8", header=1)
+    return _users_with_years(path, rows)
+
+
+def _users_with_years(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Entity]:
     for number, (user_id, age, gender, occupation, _) in rows:
-        yield _rater(user_id, gender, _years(path, number, age), occupation)
+        line = _Line(path, number)
+        years = line.checked("age", age, _NUMBER, "a number of years")
+        yield _rater(line, user_id, gender, age_class(int(years)), occupation)
 
 
 def _users_1m(path: Path) -> Iterator[Entity]:
     rows = read_rows(path, 5, separator="::", encoding="latin-1")
-    for _, (user_id, gender, age, occupation, _) in rows:
-        yield _rater(user_id, gender, age, occupation)
+    for number, (user_id, gender, age, occupation, _) in rows:
+        line = _Line(path, number)
+        line.checked("age", age, _NUMBER, "the first year of an age class")
+        line.checked("occupation", occupation, _NUMBER, "the number of an occupation")
+        yield _rater(line, user_id, gender, age, occupation)
 
 
-def _years(path: Path, number: int, age: str) -> str:
-    if not age.isdecimal():
-        raise LogFileError(f"{path}, line {number}, column age: {age!r} is not a number of years")
-    return age_class(int(age))
-
-
-def _rater(user_id: str, gender: str, age: str, occupation: str) -> Entity:
-    return Entity(id=user_id, attributes={"gender": gender, "age": age, "occupation": occupation})
+def _rater(line: _Line, user_id: str, gender: str, age: str, occupation: str) -> Entity:
+    attributes: dict[str, str | list[str]] = {
+        "gender": line.checked("gender", gender, _GENDER, "F or M"),
+        "age": age,
+        "occupation": occupation,
+    }
+    return Entity(id=line.id("user id", user_id), attributes=attributes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.errors import LogFileError
+
+_WHOLE_NUMBER = re.compile(r"(0|[1-9][0-9]*)\Z")
+_NO_WHOLE_NUMBER = re.compile(r"[^0-9\t\n]|(?:^|[\t\n])0[0-9]")
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -73,17 +77,20 @@ def read_integers(
     lines = read_text(path, "latin-1").splitlines()[header:]
     if not lines:
         raise LogFileError(f"{path} holds no rows")
+    text = "\n".join(line.replace(separator, "\t") for line in lines)
     try:
+        # loadtxt would cut 3.5 down to 3, and 010 would become the same id as 10
+        sound = _NO_WHOLE_NUMBER.search(text) is None
         table = np.loadtxt(
-            io.StringIO("\n".join(line.replace(separator, "\t") for line in lines)),
-            dtype=np.int64,
-            delimiter="\t",
-            comments=None,
-            ndmin=2,
+            io.StringIO(text), dtype=np.int64, delimiter="\t", comments=None, ndmin=2
         )
-        sound = table.shape == (len(lines), len(columns)) and all(
-            table[:, i].min() >= column.low and table[:, i].max() <= column.high
-            for i, column in enumerate(columns)
+        sound = (
+            sound
+            and table.shape == (len(lines), len(columns))
+            and all(
+                table[:, i].min() >= column.low and table[:, i].max() <= column.high
+                for i, column in enumerate(columns)
+            )
         )
     except ValueError:
         sound = False
@@ -105,7 +112,7 @@ def _first_fault(
                 f" ({', '.join(column.name for column in columns)}): {line[:80]!r}"
             )
         for column, cell in zip(columns, cells, strict=True):
-            if not cell.isdecimal() or not column.low <= int(cell) <= column.high:
+            if not _WHOLE_NUMBER.match(cell) or not column.low <= int(cell) <= column.high:
                 return LogFileError(
                     f"{path}, line {number}{last}, column {column.name}: {cell[:40]!r} is not a"
                     f" whole number from {column.low} to {column.high}"

@@ -257,10 +257,25 @@ def test_users_unseen_the_longest_make_room() -> None:
     for one in (beliefs, again):
         one.learn(["f", "g"], [9, 9], labels=[1, 0], v=[[1.0]] * 2, b=[0, 0], prior=[[0], [0]])
     assert same(again.state(), beliefs.state())
-    with pytest.raises(StateError, match="max_users = 4"):
-        beliefs.learn(
-            list("vwxyz"), [10] * 5, labels=[1] * 5, v=[[1.0]] * 5, b=[0] * 5, prior=[[0]] * 5
-        )
+
+
+def test_a_call_of_more_users_than_may_be_held_lets_the_earlier_ones_go() -> None:
+    users = [f"u{k}" for k in range(30)]
+    beliefs = Beliefs(BeliefConfig(size=1, max_users=7, window_ms=10))
+    # given backwards: it is the closing time that counts
+    found = beliefs.learn(
+        users[::-1],
+        np.arange(30)[::-1],
+        labels=[1] * 30,
+        v=np.ones((30, 1)),
+        b=np.zeros(30),
+        prior=np.zeros((30, 1)),
+    )
+    assert (found.h > 0).all()
+    assert len(beliefs) == 7
+    mean = beliefs.as_of(users, np.full(30, 29), np.zeros((30, 1)))[:, 0, 0]
+    assert (mean[:23] == 0).all()
+    assert (mean[23:] > 0).all()
 
 
 def test_the_log_is_as_long_as_the_window_and_no_longer() -> None:

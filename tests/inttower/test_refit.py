@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inttower.attributes import Attributes
@@ -159,6 +159,7 @@ ROWS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rows=ROWS, cuts=st.lists(st.integers(0, 30), max_size=4), kept=st.integers(1, 30))
 def test_a_cut_history_is_that_of_its_newest_rows(
     rows: list[tuple[str, str, bool]], cuts: list[int], kept: int

@@ -76,3 +76,18 @@ def test_state_and_back(spec: FeatureSpec, toy: Toy, extra: int) -> None:
     used = table.rows_used
     assert used == other.rows_used
     assert torch.equal(table.weight[:used], other.weight[:used])
+
+
+def test_a_row_that_goes_to_another_id_starts_anew(spec: FeatureSpec, toy: Toy) -> None:
+    table = _table(spec, 0, limit=10)
+    for seed in range(3):
+        _step(table, toy(50, seed=seed, users=10, items=10)[0])
+    strangers = {**toy(9, seed=9, users=9, items=9)[0], "item_id": [f"new{k}" for k in range(9)]}
+    table.encode(strangers, admit=True)
+    assert table.generation > 0  # they have taken rows that others had
+    rows = table.rows_of("item_id", strangers["item_id"])
+    state = table.state()
+    learnt = np.asarray(state["table.adagrad"])[table.rows_of("taste", ["even"])]
+    assert (np.asarray(state["table.adagrad"])[rows] == np.float32(1e-4)).all()
+    assert (learnt > 1e-3).all()
+    assert (table.learnt[rows] == 0).all()

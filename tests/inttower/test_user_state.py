@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inttower import user_state
 from inttower.dots import ITEM_FACTORS, state_dots
 from inttower.errors import StateError
-from inttower.factors import FactorConfig
+from inttower.factors import FactorConfig, Factors, fit_factors
 from inttower.spec import FeatureSpec, Field
 from inttower.user_state import UserState, UserStateConfig
 
@@ -140,3 +141,22 @@ def test_folds_side_by_side_give_the_same_bytes() -> None:
     (one, left), (other, right) = found
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
     assert all(np.asarray(left[k]).tobytes() == np.asarray(right[k]).tobytes() for k in left)
+
+
+def test_the_factors_of_a_fold_are_turned_onto_those_of_the_full_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fits: list[Factors] = []
+    turned_onto: list[Factors | None] = []
+
+    def recorded(*args: Any, before: Factors | None = None, **options: Any) -> Factors:
+        # from an equal start both end close to each other: only the argument tells
+        turned_onto.append(before)
+        fits.append(fit_factors(*args, before=before, **options))
+        return fits[-1]
+
+    monkeypatch.setattr(user_state, "fit_factors", recorded)
+    warmed(world()[3])
+    assert len(fits) == 1 + CONFIG.folds
+    assert turned_onto[0] is None
+    assert all(before is fits[0] for before in turned_onto[1:])

@@ -151,6 +151,10 @@ def test_index_at(ml_1m: Path) -> None:
         ("5::12::5::900000000::1", "5 columns instead of 4"),
         ("-5::12::5::900000000", "column user id: '-5'"),
         ("5::12::5::900000000000", "column timestamp"),
+        # read as numbers they would lose their ends: another rating, the id of another film
+        ("5::12::3.5::900000000", "column rating: '3.5'"),
+        ("5::012::5::900000000", "column movie id: '012'"),
+        ("5::1e1::5::900000000", "column movie id: '1e1'"),
     ],
 )
 def test_a_broken_line_is_named(ml_1m: Path, line: str, complaint: str) -> None:
@@ -166,6 +170,40 @@ def test_a_truncated_catalogue_is_named(ml_1m: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(LogFileError, match=r"movies\.dat, line 2: 2 columns instead of 3"):
         MovieLens.ml_1m(ml_1m)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "complaint"),
+    [
+        ("movies.dat", "abc::A (1990)::Drama", "line 1, column movie id: 'abc'"),
+        ("movies.dat", "::A (1990)::Drama", "line 1, column movie id: ''"),
+        ("users.dat", "1::X::25::7::12345", "line 1, column gender: 'X' is not F or M"),
+        ("users.dat", "1::F::young::7::12345", "line 1, column age: 'young'"),
+        ("users.dat", "1::F::25::job::12345", "line 1, column occupation: 'job'"),
+    ],
+)
+def test_a_broken_catalogue_of_1m_is_named(
+    ml_1m: Path, file: str, line: str, complaint: str
+) -> None:
+    (ml_1m / file).write_text(line + "\n")
+    with pytest.raises(LogFileError, match=complaint):
+        MovieLens.ml_1m(ml_1m)
+
+
+@pytest.mark.parametrize(
+    ("date", "flag", "complaint"),
+    [
+        ("garb", "0", "column release date: 'garb' is not a date"),
+        ("01-Jan-1999", "x", "column unknown: 'x' is not 0 or 1"),
+    ],
+)
+def test_a_broken_film_of_100k_is_named(
+    ml_100k: Path, date: str, flag: str, complaint: str
+) -> None:
+    flags = "|".join([flag, *["0"] * 18])
+    (ml_100k / "u.item").write_text(f"10|A|{date}||url|{flags}\n")
+    with pytest.raises(LogFileError, match=complaint):
+        MovieLens.ml_100k(ml_100k)
 
 
 def test_a_missing_or_empty_file_is_named(ml_1m: Path) -> None:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from inttower.evaluate import logloss as logloss
     from inttower.factors import FactorConfig as FactorConfig
     from inttower.factors import Factors as Factors
+    from inttower.factors import Outcomes as Outcomes
     from inttower.factors import fit_factors as fit_factors
     from inttower.inttower import IntTower as IntTower
     from inttower.inttower import IntTowerConfig as IntTowerConfig
@@ -90,7 +91,7 @@ _MODULES = {
         "StoreError",
     ),
     "evaluate": ("auc", "calibration", "gauc", "logloss"),
-    "factors": ("FactorConfig", "Factors", "fit_factors"),
+    "factors": ("FactorConfig", "Factors", "Outcomes", "fit_factors"),
     "inttower": ("IntTower", "IntTowerConfig"),
     "training": ("Training",),
     "logistic": ("LogisticRegression",),

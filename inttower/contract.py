@@ -76,7 +76,7 @@ class Model(Protocol):
         """
 
     def state(self) -> State:
-        """Everything learnt, optimiser, id tables and random state included, as copies."""
+        """Everything learnt, optimiser and id tables included, as copies."""
 
     def load_state(self, state: Mapping[str, npt.NDArray[np.generic] | bytes]) -> None:
         """The inverse of :meth:`state`, for a model made with the same arguments."""

@@ -1,6 +1,7 @@
 """Additive terms of a dense field of the user and one of the item: the crosses any model can have.
 
-They are the same in all models, so that a comparison of two says nothing about who had a cross.
+Every network takes them in the same form, so that a comparison of two need not be about who had a
+cross. (Logistic regression does not: it reads numbers, one by one.)
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Dot:
 def state_dots(spec: FeatureSpec) -> tuple[Dot, ...]:
     """The terms of a spec that has the fields of a user state (:mod:`inttower.user_state`).
 
-    Together they start as one logit, the one that the state itself predicts.
+    Together they start as the part v·m of the logit that the state itself predicts. Its other part,
+    the item's bias, is one of the item's dense inputs, whose weight is learnt.
     """
     names = [f.name for f in spec.of_side("user", "dense") if f.name.startswith(USER_STATE)]
     return tuple(Dot(name, ITEM_FACTORS, first=1 / len(names)) for name in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from inttower.encoders import LogisticBase
 from inttower.errors import SpecError
@@ -25,8 +26,9 @@ class LogisticRegressionNetwork(Network):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.user = nn.Linear(shape.user.dense, 1, bias=False)
-        self.item = nn.Linear(shape.item.dense, 1, bias=False)
+        # one side may have no numbers: torch's own first weights would warn of that
+        self.user = skip_init(nn.Linear, shape.user.dense, 1, bias=False)  # type: ignore[no-untyped-call]
+        self.item = skip_init(nn.Linear, shape.item.dense, 1, bias=False)  # type: ignore[no-untyped-call]
         for part in (self.user, self.item):
             nn.init.zeros_(part.weight)
 

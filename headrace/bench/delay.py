@@ -46,7 +46,7 @@ def bench_delay(
         seeds: runs of each.
     """
     contenders = {name: contender(name, in_time=False) for name in models}
-    parsed = {lag: None if lag == _NONE else Refresh.parse(lag) for lag in lags}
+    parsed = {lag: None if lag == _NONE else Refresh.parse(lag, "--lag") for lag in lags}
     session = Session("delay", options)
     data = Live(*session.open())
 

@@ -29,7 +29,7 @@ class Refresh:
     every_rows: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> Refresh:
+    def parse(cls, text: str, flag: str = "--refresh") -> Refresh:
         """Read ``256`` (events), ``90s``, ``30min``, ``5h`` or ``7d``.
 
         >>> Refresh.parse("5h").every_ms
@@ -47,8 +47,7 @@ class Refresh:
                 return cls(f"every {text} events", every_rows=int(number))
             return cls(f"every {text}", every_ms=int(number) * _UNITS[unit])
         raise ConfigurationError(
-            f"--refresh {text!r}: write a number of events (256), or a time such as 90s, 30min,"
-            " 5h, 7d"
+            f"{flag} {text!r}: write a number of events (256), or a time such as 90s, 30min, 5h, 7d"
         )
 
 

@@ -123,7 +123,8 @@ class Session:
         """Show the table, write the plot, and the JSON file that was asked for."""
         options = self.options
         options.console.print(table)
-        plot = self.results.path.with_suffix(".png")
+        part = "" if options.sample == 1 else f"-{options.sample:g}"
+        plot = self.results.path.with_name(f"{self.results.path.stem}{part}.png")
         figure.savefig(plot, dpi=150)
         options.console.print(f"rows: {self.results.path}\nplot: {plot}")
         if options.json_file is not None:

@@ -21,8 +21,9 @@ from inttower.dots import Dot
 from inttower.errors import SpecError
 from inttower.inttower import IntTower, IntTowerConfig
 from inttower.learner import Learner
+from inttower.logistic import LogisticRegression
 from inttower.network import Inputs
-from inttower.spec import FeatureSpec
+from inttower.spec import FeatureSpec, Field
 from inttower.two_tower import TwoTower, TwoTowerConfig, TwoTowerNetwork
 from inttower.wide_deep import WideDeep, WideDeepConfig
 
@@ -145,3 +146,21 @@ def test_a_cross_layer_multiplies_by_the_inputs(rank: int) -> None:
     zero, one = torch.zeros(4, 5), torch.ones(4, 5)
     assert torch.equal(cross(zero, x), x)
     torch.testing.assert_close(cross(x0, x) - x, x0 * (cross(one, x) - x))
+
+
+def test_logistic_regression_bears_a_side_without_numbers() -> None:
+    fields = (
+        Field("u", "user", "sparse", is_id=True),
+        Field("i", "item", "sparse", is_id=True),
+        Field("x", "user", "dense"),
+    )
+    model = LogisticRegression(FeatureSpec(fields))  # a warning would fail the test
+    columns: dict[str, Any] = {
+        "u": ["a", "b"],
+        "i": ["c", "c"],
+        "x": np.array([1.0, -1.0], np.float32),
+    }
+    batch = model.encode(columns, admit=True)
+    model.fit(batch, np.array([1, 0]), epochs=50)
+    yes, no = model.predict(batch)
+    assert yes > no

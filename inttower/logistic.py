@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from inttower.encoders import LogisticBase
 from inttower.errors import SpecError
@@ -21,16 +21,23 @@ class LogisticRegressionConfig:
     """It has no shape to choose."""
 
 
+class _Weights(nn.Module):
+    """A weight for each of n numbers, 0 at first; n may be 0, of which nn.Linear warns."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T  # [B, 1]
+
+
 class LogisticRegressionNetwork(Network):
     """One weight a dense number: a user's part and an item's part, added."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        # one side may have no numbers: torch's own first weights would warn of that
-        self.user = skip_init(nn.Linear, shape.user.dense, 1, bias=False)  # type: ignore[no-untyped-call]
-        self.item = skip_init(nn.Linear, shape.item.dense, 1, bias=False)  # type: ignore[no-untyped-call]
-        for part in (self.user, self.item):
-            nn.init.zeros_(part.weight)
+        self.user, self.item = _Weights(shape.user.dense), _Weights(shape.item.dense)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits [B]."""

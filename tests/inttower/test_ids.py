@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inttower.errors import SpecError
 from inttower.ids import UNKNOWN, IdTable
+from inttower.spec import FeatureSpec
+from inttower.training import Training
+from inttower.two_tower import TwoTower, TwoTowerConfig
+
+Toy = Callable[..., tuple[dict[str, Any], Any]]
 
 batches = st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=6), max_size=30)
 limits = st.integers(1, 8)
@@ -96,3 +105,19 @@ def test_saved_and_loaded_it_goes_on_as_if_nothing_had_been(
 def test_bounds_below_one_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(SpecError, match="at least 1"):
         IdTable(**options)
+
+
+def test_the_warm_up_teaches_the_row_of_the_unknown(spec: FeatureSpec, toy: Toy) -> None:
+    columns, labels = toy(400)
+    moved = {}
+    for dropout in (0.0, 0.3):
+        training = Training(id_dropout=dropout, epochs=1, batch_size=64)
+        model = TwoTower(spec, TwoTowerConfig(width=4, hidden=(8,)), training=training)
+        batch = model.encode(columns, admit=True)
+        assert model.table is not None
+        row = np.array([model.table.unknown_row("user_id")])
+        before = model.table.values(row)
+        model.fit(batch, labels)
+        moved[dropout] = float(np.abs(model.table.values(row) - before).max())
+    assert moved[0.0] == 0
+    assert moved[0.3] > 1e-3

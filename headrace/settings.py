@@ -104,7 +104,9 @@ class TrainerSettings(_Section):
     """The incremental trainer."""
 
     preset: str = Field(
-        "state", description="IntTower with the user state; or plus, paper, last_layer without it"
+        "state",
+        description="IntTower with the user state; or plus, paper, last_layer without it;"
+        " or a plain two_tower, or dat",
     )
     device: Literal["cpu", "cuda", "auto"] = "auto"
     threads: int = Field(1, ge=1, description="of torch and BLAS; they fix the last bits")

@@ -13,10 +13,13 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from headrace.settings import Settings
+from inttower.contract import Decoupled
+from inttower.dat import DAT
 from inttower.inttower import IntTower, IntTowerConfig
 from inttower.logistic import LogisticRegression
 from inttower.spec import FeatureSpec
 from inttower.training import Training
+from inttower.two_tower import TwoTower
 from inttower.user_state import UserState, UserStateConfig
 from streaming.errors import ConfigurationError
 from trainer.learner import Models
@@ -25,11 +28,27 @@ log = logging.getLogger(__name__)
 
 # the one that has the user state beside it
 WITH_STATE = "state"
-PRESETS: dict[str, Callable[[], IntTowerConfig]] = {
-    WITH_STATE: IntTowerConfig.plus,
-    "plus": IntTowerConfig.plus,
-    "paper": IntTowerConfig.paper,
-    "last_layer": IntTowerConfig.last_layer,
+
+Make = Callable[[FeatureSpec, Training, int, str], Decoupled]
+
+
+def _inttower(config: IntTowerConfig) -> Make:
+    return lambda spec, training, seed, device: IntTower(
+        spec, config, training=training, seed=seed, device=device
+    )
+
+
+# the others have none; each takes a spec, how it learns, a seed and a device
+PRESETS: dict[str, Make] = {
+    "plus": _inttower(IntTowerConfig.plus()),
+    "paper": _inttower(IntTowerConfig.paper()),
+    "last_layer": _inttower(IntTowerConfig.last_layer()),
+    "two_tower": lambda spec, training, seed, device: TwoTower(
+        spec, training=training, seed=seed, device=device
+    ),
+    "dat": lambda spec, training, seed, device: DAT(
+        spec, training=training, seed=seed, device=device
+    ),
 }
 
 
@@ -68,26 +87,24 @@ def build_models(settings: Settings, spec: FeatureSpec) -> Models:
         ConfigurationError: there is no such preset, or no such device.
     """
     trainer = settings.trainer
-    if trainer.preset not in PRESETS:
+    if trainer.preset not in (WITH_STATE, *PRESETS):
         raise ConfigurationError(
-            f"trainer.preset {trainer.preset!r} is not known: use one of {', '.join(PRESETS)}"
+            f"trainer.preset {trainer.preset!r} is not known: use one of"
+            f" {', '.join((WITH_STATE, *PRESETS))}"
         )
     where = device(settings)
     log.info("model %s on %s, %d threads", trainer.preset, where, trainer.threads)
     training = Training(limit=trainer.max_ids, products=trainer.warmup_products)
-    config = PRESETS[trainer.preset]()
     state = frozen_state = None
     if trainer.preset == WITH_STATE:
         shape = UserStateConfig(window_ms=settings.log.closing_delay_ms, max_users=trainer.max_ids)
         frozen_state = UserState(spec, shape)
         state = UserState(spec, replace(shape, refit_every=trainer.refit_samples))
 
-    def tower() -> IntTower:
+    def tower() -> Decoupled:
         if state is None:
-            return IntTower(spec, config, training=training, seed=trainer.seed, device=where)
-        return IntTower.with_state(
-            spec, state, config, training=training, seed=trainer.seed, device=where
-        )
+            return PRESETS[trainer.preset](spec, training, trainer.seed, where)
+        return IntTower.with_state(spec, state, training=training, seed=trainer.seed, device=where)
 
     return Models(
         online=tower(),

@@ -21,7 +21,7 @@ from tests.trainer.desk import CHAMPION, Desk, floats
 from trainer import deltas as deltas_module
 from trainer.deltas import _chunks, _cost
 
-BOTH = pytest.mark.parametrize("desk", ["plus", "state"], indirect=True)
+BOTH = pytest.mark.parametrize("desk", ["plus", "state", "two_tower"], indirect=True)
 
 
 def pairs(desk: Desk, samples: Sequence[Sample]) -> tuple[Columns, set[str]]:

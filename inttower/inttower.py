@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from inttower.dots import Dot, Dots, state_dots
 from inttower.encoders import IntTowerBase
+from inttower.errors import SpecError
 from inttower.learner import Learner
 from inttower.network import Inputs, Network, Shape, SideInputs, SideShape, log_loss
 from inttower.published import Base
@@ -50,6 +51,15 @@ class IntTowerConfig:
     dots: tuple[Dot, ...] = ()
     cir: float = 0.0  # weight of the InfoNCE: .1 helps retrieval and costs .005 of pointwise AUC
     temperature: float = 0.1  # of CIR
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.heads, self.head_size, *self.hidden, len(self.hidden)) < 1:
+            raise SpecError("width, heads, head_size and hidden layers of IntTower: 1 or more each")
+        if not 0 <= self.layers <= len(self.hidden):
+            raise SpecError(
+                f"layers {self.layers} of IntTower: between 0 (all) and its"
+                f" {len(self.hidden)} hidden ones"
+            )
 
     @classmethod
     def plus(cls, dots: tuple[Dot, ...] = ()) -> IntTowerConfig:

@@ -284,7 +284,12 @@ class Learner:
         *,
         rounded: bool = False,
     ) -> tuple[FloatArray, float]:
-        y = self._tensor(np.ascontiguousarray(labels, np.float32))
+        known = np.ascontiguousarray(labels, np.float32)
+        if not ((known == 0) | (known == 1)).all():
+            raise SpecError(
+                "labels are 0 or 1, one is something else: a step would spoil the model"
+            )
+        y = self._tensor(known)
         if y.shape != (len(dense),):
             raise SpecError(f"{len(dense)} rows need as many labels, not {tuple(y.shape)}")
         w = (

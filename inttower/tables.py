@@ -8,7 +8,7 @@ Which row a field's id has is kept by an :class:`~inttower.ids.IdTable` a field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice, pairwise
 from typing import cast
 
@@ -184,13 +184,16 @@ class Embeddings:
         if not isinstance(column, Sequence | np.ndarray) or isinstance(column, str):
             raise SpecError(f"column {field.name!r} is a {type(column).__name__}, not a list")
         if field.kind == "sparse":
+            _check_texts(field, column)
             return cast(Sequence[str], column), np.ones(len(column), np.int64)
         wrong = next((r for r in column if isinstance(r, str)), None)
         if wrong is not None:
             raise SpecError(f"column {field.name!r}: each row is a list of texts, one is {wrong!r}")
         most = field.max_length
         lengths = np.fromiter((min(len(r), most) for r in column), np.int64, len(column))
-        return list(chain.from_iterable(islice(r, most) for r in column)), lengths
+        flat = list(chain.from_iterable(islice(r, most) for r in column))
+        _check_texts(field, flat)
+        return flat, lengths
 
     def rows_of(self, name: str, texts: Sequence[str]) -> IntArray:
         """Table rows of ids, int64 [n]; the unknown row for unknown ones."""
@@ -335,3 +338,13 @@ def _array(
     if isinstance(value, bytes):
         raise SpecError(f"{name} of the state must be an array, it is bytes")
     return value
+
+
+def _check_texts(field: Field, texts: Iterable[object]) -> None:
+    """An id that looks like a number is text too: 1 and "1" would be two."""
+    wrong = [kind for kind in set(map(type, texts)) if not issubclass(kind, str)]
+    if wrong:
+        raise SpecError(
+            f"column {field.name!r} holds a {wrong[0].__name__}: give texts, also for ids that look"
+            " like numbers"
+        )

@@ -36,7 +36,11 @@ Threads = Annotated[int, typer.Option(min=1, help="threads of torch")]
 Seeds = Annotated[int, typer.Option(min=1, help="runs of each, with seeds 0, 1, …")]
 ModelNames = Annotated[
     list[str] | None,
-    typer.Option("--model", help="may be repeated; +bf16 behind a name: products in bfloat16"),
+    typer.Option(
+        "--model",
+        help="may be repeated; behind a name, in the benches in time order, +state: with the user"
+        " state beside it; behind that +bf16: products in bfloat16",
+    ),
 ]
 Refreshes = Annotated[
     list[str] | None,
@@ -230,7 +234,8 @@ def train(
     path: LogPath = None,
     models: ModelNames = None,
     batches: Annotated[
-        list[int] | None, typer.Option("--batch", help="may be repeated; default 512 and 2048")
+        list[int] | None,
+        typer.Option("--batch", min=1, help="may be repeated; default 512 and 2048"),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="rows that each learns once")] = 100_000,
     sample: Sample = 1.0,
@@ -255,10 +260,11 @@ def train(
 @bench.command()
 def score(
     heads: Annotated[
-        list[int] | None, typer.Option("--heads", help="may be repeated; default 1, 4, 32")
+        list[int] | None, typer.Option("--heads", min=1, help="may be repeated; default 1, 4, 32")
     ] = None,
     items: Annotated[
-        list[int] | None, typer.Option("--items", help="may be repeated; default 100 to 10,000")
+        list[int] | None,
+        typer.Option("--items", min=1, help="may be repeated; default 100 to 10,000"),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="how often each way is run")] = 20,
     folder: OutFolder = RESULTS,

@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from headrace.bench.live import Live
-from headrace.bench.models import contender
+from headrace.bench.models import WITH_STATE, contender
 from headrace.bench.online import MODES, OVERALL, SLICES, Protocol, measured, run
 from headrace.bench.refresh import Refresh
 from headrace.bench.results import Key, Row
 from headrace.bench.session import Options, Report, Session, Unit
 from headrace.bench.summary import mean_of, spread_of
+from streaming.errors import ConfigurationError
 
 
 def bench_online(
@@ -41,6 +42,11 @@ def bench_online(
     refreshes = list(dict.fromkeys(refreshes))
     policies = tuple(Refresh.parse(text) for text in refreshes)
     contenders = {name: contender(name) for name in models}
+    if refit_every is not None and not any(one.state for one in contenders.values()):
+        raise ConfigurationError(
+            "--refit is of the user state, and no --model has one: say, for instance,"
+            f" {models[0]}{WITH_STATE}"
+        )
     session = Session("online", options)
     data = Live(*session.open())
 

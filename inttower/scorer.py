@@ -14,8 +14,9 @@ large: N is taken in blocks, so that it never leaves the cache.
 
 On a CPU the GEMM is numpy's (OpenBLAS), because it is thin: 12 columns for 3 layers of 4 heads, at
 which torch's (MKL) was measured two to three times slower on an AMD EPYC. The reduction is numba's.
-Plain numba loops without a GEMM are as fast at 4 heads of 64 numbers and faster with one head; at 4
-heads of 16, the default, and at 8 heads and more they take twice as long.
+Plain numba loops without a GEMM are faster with one head, and with 4 heads of 64 numbers as fast
+where OpenBLAS has to do with AVX2; at 4 heads of 16, the default, and at 8 heads and more they take
+twice as long.
 On an accelerator all is torch's. `headrace bench score` compares this with other ways.
 """
 

@@ -135,6 +135,7 @@ class TrainerSettings(_Section):
     refit_samples: int | None = Field(
         None,
         ge=1,
+        le=1_000_000,  # as many as a user state remembers
         description="samples of the stream after which the user state's item factors are fitted"
         " again, which holds the stream up; null: after the warm-up never",
     )

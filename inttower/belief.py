@@ -24,6 +24,7 @@ from inttower.belief_kernels import (
     NEVER,
     Log,
     Moments,
+    Outcomes,
     Rows,
     Table,
     by_instant,
@@ -95,22 +96,6 @@ class Learnt(NamedTuple):
     h: Floats
 
 
-class _Outcomes(NamedTuple):
-    """What :meth:`Beliefs.learn` is given, by row."""
-
-    at: Ints
-    y: npt.NDArray[np.float64]
-    v: npt.NDArray[np.float64]
-    b: npt.NDArray[np.float64]
-    prior: Floats
-
-    def of(self, index: Ints) -> _Outcomes:
-        """Some of the rows."""
-        return _Outcomes(
-            self.at[index], self.y[index], self.v[index], self.b[index], self.prior[index]
-        )
-
-
 class Beliefs:
     """A table of users' beliefs, by text id.
 
@@ -176,7 +161,7 @@ class Beliefs:
         at = np.asarray(closed_ts, np.int64)
         z = np.empty((len(at), len(self._speeds)), np.float32)
         learnt = Learnt(z, z.copy())
-        given = _Outcomes(
+        given = Outcomes(
             at,
             np.asarray(labels, np.float64),
             np.asarray(v, np.float64),
@@ -211,7 +196,7 @@ class Beliefs:
             part.append(k)
         yield np.array(part)
 
-    def _learn(self, users: Sequence[str], given: _Outcomes) -> Learnt:
+    def _learn(self, users: Sequence[str], given: Outcomes) -> Learnt:
         at = given.at
         self._forget(int(at.min()) - self.config.window_ms)
         row = self._admit(users, given.prior)

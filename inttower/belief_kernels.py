@@ -39,6 +39,22 @@ class Log(NamedTuple):
     mean: Floats  # [length, F, p], the user's means before the instant
 
 
+class Outcomes(NamedTuple):
+    """What :meth:`inttower.belief.Beliefs.learn` is given, by row."""
+
+    at: Ints
+    y: Doubles
+    v: Doubles
+    b: Doubles
+    prior: Floats
+
+    def of(self, index: Ints) -> Outcomes:
+        """Some of the rows."""
+        return Outcomes(
+            self.at[index], self.y[index], self.v[index], self.b[index], self.prior[index]
+        )
+
+
 class Rows(NamedTuple):
     """Outcomes in the order of (time, user): rows of one instant of one user lie together."""
 

@@ -6,7 +6,7 @@ What item factors are fitted on: the rows of a warm-up, and later the newest row
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -139,3 +139,37 @@ class History:
                 bytes(state[f"{side}s"]), type=tuple[list[str], list[Values]]
             )
             self.entities[side] = Entities({text: k for k, text in enumerate(ids)}, values)
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRows:
+    """Rows of outcomes: the users' ids and attributes by code, and the rows themselves."""
+
+    ids: list[str]
+    user: IntArray
+    item: IntArray
+    ts: IntArray
+    closed_ts: IntArray
+    labels: npt.NDArray[np.float64]
+    attributes: npt.NDArray[np.float64]
+    item_attributes: npt.NDArray[np.float64]
+    place: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def of(self, mask: npt.NDArray[np.bool_]) -> OutcomeRows:
+        """Those where the mask is true, with their places."""
+        return replace(self, place=np.arange(len(self))).part(mask)
+
+    def part(self, index: slice | npt.NDArray[np.bool_]) -> OutcomeRows:
+        """Some of them."""
+        return replace(
+            self,
+            user=self.user[index],
+            item=self.item[index],
+            ts=self.ts[index],
+            closed_ts=self.closed_ts[index],
+            labels=self.labels[index],
+            place=self.place[index],
+        )

@@ -43,7 +43,7 @@ from inttower.dots import ITEM_BIAS, ITEM_FACTORS, USER_STATE
 from inttower.errors import SpecError, StateError
 from inttower.factors import FactorConfig, Factors, fit_factors
 from inttower.fitted import NOW, Fitted, means, under
-from inttower.history import History
+from inttower.history import History, OutcomeRows
 from inttower.spec import FeatureSpec, Field
 
 Inputs = dict[str, FloatArray]
@@ -209,7 +209,7 @@ class UserState:
             self._history = History(self._ids)
         return inputs
 
-    def _fit(self, ts: IntArray) -> tuple[Fitted, Factors, _Rows]:
+    def _fit(self, ts: IntArray) -> tuple[Fitted, Factors, OutcomeRows]:
         """Fit all outcomes of the history, whose impressions were at ``ts``."""
         history, fitted = self._history, self._blank()
         users, items = (history.entities[side] for side in SIDES)
@@ -224,7 +224,7 @@ class UserState:
             counts = np.bincount(outcomes.items, minlength=len(row)) * (row >= 0)
             same = replace(old.factors, v=old.factors.v[row], b=old.factors.b[row])
             factors = factors.rotated_onto(same, counts)
-        rows = _Rows(
+        rows = OutcomeRows(
             ids=list(users.codes),
             user=outcomes.users,
             item=outcomes.items,
@@ -238,7 +238,9 @@ class UserState:
         self._walk(rows.of(np.ones(len(rows), np.bool_)), fitted.beliefs, factors, None)
         return fitted, factors, rows
 
-    def _walk(self, rows: _Rows, beliefs: Beliefs, factors: Factors, into: Inputs | None) -> None:
+    def _walk(
+        self, rows: OutcomeRows, beliefs: Beliefs, factors: Factors, into: Inputs | None
+    ) -> None:
         """Let beliefs learn rows in order, and note what they said at each impression."""
         for start in range(0, len(rows), _CHUNK):
             part = rows.part(slice(start, start + _CHUNK))
@@ -370,36 +372,3 @@ class UserState:
         """What must be equal for a state to mean the same."""
         names = {side: attributes.names for side, attributes in self._fitted.attributes.items()}
         return msgspec.json.encode([self._ids, names, self.config.belief])
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows of outcomes: the users' ids and attributes by code, and the rows themselves."""
-
-    ids: list[str]
-    user: IntArray
-    item: IntArray
-    ts: IntArray
-    closed_ts: IntArray
-    labels: npt.NDArray[np.float64]
-    attributes: npt.NDArray[np.float64]
-    item_attributes: npt.NDArray[np.float64]
-    place: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def of(self, mask: npt.NDArray[np.bool_]) -> _Rows:
-        """Those where the mask is true, with their places."""
-        return replace(self, place=np.arange(len(self))).part(mask)
-
-    def part(self, index: slice | npt.NDArray[np.bool_]) -> _Rows:
-        return replace(
-            self,
-            user=self.user[index],
-            item=self.item[index],
-            ts=self.ts[index],
-            closed_ts=self.closed_ts[index],
-            labels=self.labels[index],
-            place=self.place[index],
-        )

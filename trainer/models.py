@@ -84,13 +84,18 @@ def build_models(settings: Settings, spec: FeatureSpec) -> Models:
     """New models, equal in every process that has these settings.
 
     Raises:
-        ConfigurationError: there is no such preset, or no such device.
+        ConfigurationError: there is no such preset or device, or nothing to refit.
     """
     trainer = settings.trainer
     if trainer.preset not in (WITH_STATE, *PRESETS):
         raise ConfigurationError(
             f"trainer.preset {trainer.preset!r} is not known: use one of"
             f" {', '.join((WITH_STATE, *PRESETS))}"
+        )
+    if trainer.refit_samples is not None and trainer.preset != WITH_STATE:
+        raise ConfigurationError(
+            f"trainer.refit_samples is of the user state, which trainer.preset {trainer.preset!r}"
+            f" does not have: unset it, or set the preset to {WITH_STATE}"
         )
     where = device(settings)
     log.info("model %s on %s, %d threads", trainer.preset, where, trainer.threads)

@@ -78,19 +78,16 @@ def read_integers(
     if not lines:
         raise LogFileError(f"{path} holds no rows")
     text = "\n".join(line.replace(separator, "\t") for line in lines)
+    # loadtxt would cut 3.5 down to 3, and 010 would become the same id as 10
+    if _NO_WHOLE_NUMBER.search(text):
+        raise _first_fault(path, lines, columns, separator, header)
     try:
-        # loadtxt would cut 3.5 down to 3, and 010 would become the same id as 10
-        sound = _NO_WHOLE_NUMBER.search(text) is None
         table = np.loadtxt(
             io.StringIO(text), dtype=np.int64, delimiter="\t", comments=None, ndmin=2
         )
-        sound = (
-            sound
-            and table.shape == (len(lines), len(columns))
-            and all(
-                table[:, i].min() >= column.low and table[:, i].max() <= column.high
-                for i, column in enumerate(columns)
-            )
+        sound = table.shape == (len(lines), len(columns)) and all(
+            table[:, i].min() >= column.low and table[:, i].max() <= column.high
+            for i, column in enumerate(columns)
         )
     except ValueError:
         sound = False

@@ -225,3 +225,8 @@ def test_a_state_knows_no_label_that_closes_later(
     assert early > 50
     known = logits(one)[: early // 32 * 32], logits(other)[: early // 32 * 32]
     np.testing.assert_array_equal(*known)
+
+
+def test_a_refit_of_what_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"refit_samples.*'plus' does not have.*state"):
+        learner(preset="plus", refit_samples=100)

@@ -132,6 +132,12 @@ class TrainerSettings(_Section):
     batch_span_ms: int | None = Field(
         200, ge=1, description="event time that one batch may span; null: bounded by count alone"
     )
+    batch_span_from_ms: int = Field(
+        0,
+        ge=0,
+        description="what closed before this is bounded by count alone: a history that is replayed"
+        " at full speed before the live events",
+    )
     refit_samples: int | None = Field(
         None,
         ge=1,

@@ -137,7 +137,9 @@ class Learner:
         self.evaluation = Evaluation(MODELS, settings.evaluation_rows, settings.evaluation_window)
         self.frozen_features = FrozenFeatures(declaration, settings.max_ids)
         self.items = LatestRows(declaration, "item", settings.max_ids)
-        self._batcher: Batcher[Arrived] = Batcher(settings.batch_samples, settings.batch_span_ms)
+        self._batcher: Batcher[Arrived] = Batcher(
+            settings.batch_samples, settings.batch_span_ms, settings.batch_span_from_ms
+        )
         self._warmup = _WarmUp()
         self.warm = False
         self.counters = _Counters()

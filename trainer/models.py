@@ -139,6 +139,7 @@ def fingerprint(settings: Settings, spec: FeatureSpec) -> dict[str, str]:
             "warmup_products",
             "batch_samples",
             "batch_span_ms",
+            "batch_span_from_ms",
             "max_ids",
             "refit_samples",
         )

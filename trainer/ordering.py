@@ -194,11 +194,13 @@ class Batcher(Generic[S]):
         limit: samples of a batch at most.
         span_ms: width of a bucket; None: only ``limit`` ends a batch (the last samples of a
             log then wait for more).
+        span_from_ms: what closed before is one bucket, whatever the span.
     """
 
-    def __init__(self, limit: int, span_ms: int | None) -> None:
+    def __init__(self, limit: int, span_ms: int | None, span_from_ms: int = 0) -> None:
         self._limit = limit
         self._span_ms = span_ms
+        self._span_from_ms = span_from_ms
         self._open: list[S] = []
         self._bucket = 0
 
@@ -208,7 +210,12 @@ class Batcher(Generic[S]):
         return list(self._open)
 
     def _bucket_of(self, sample: S) -> int:
-        return 0 if self._span_ms is None else sample.closed_ts // self._span_ms
+        return self._bucket_at(sample.closed_ts)
+
+    def _bucket_at(self, ts: int) -> int:
+        if self._span_ms is None or ts < self._span_from_ms:
+            return -1
+        return ts // self._span_ms
 
     def add(self, sample: S) -> Iterator[list[S]]:
         """Take the next sample of the sequence; yields the batches that end by it."""
@@ -222,11 +229,8 @@ class Batcher(Generic[S]):
 
     def close(self, frontier: int) -> Iterator[list[S]]:
         """End the open batch if no sample can join its bucket any more, given the frontier."""
-        if (
-            self._open
-            and self._span_ms is not None
-            and (self._bucket + 1) * self._span_ms - 1 <= frontier
-        ):
+        # the next sample closes behind the frontier
+        if self._open and self._bucket_at(frontier + 1) != self._bucket:
             yield self._take()
 
     def restore(self, samples: list[S]) -> None:

@@ -75,10 +75,9 @@ def bench_loop(
         log={"name": log.declaration, "attribution_ms": log.attribution_ms},
         trainer={
             "warmup_until_ms": time_of(log, int(stop * warm_up)),
-            # batches are cut by their number of samples alone: a log at full speed has no pace.
-            # At 200 live events a second 32 samples come in .3 s
-            "batch_span_ms": None,
-            "batch_samples": 32,
+            # a log at full speed has no pace: only the live events, which have the time of now, are
+            # cut by their time
+            "batch_span_from_ms": time.time_ns() // 1_000_000,
         },
     )
 

@@ -70,11 +70,15 @@ def interleave(logs: list[list[Arrival]], seed: int) -> list[Arrival]:
     return out
 
 
+# width of the buckets, and from when on
+Span = tuple[int | None, int]
+
+
 def run(
-    arrivals: list[Arrival], limit: int, span: int | None, *, release_every: int = 1
+    arrivals: list[Arrival], limit: int, span: Span, *, release_every: int = 1
 ) -> list[list[Row]]:
     order: FrontierOrder[Row] = FrontierOrder([0, 1], remember=1000)
-    batcher: Batcher[Row] = Batcher(limit, span)
+    batcher: Batcher[Row] = Batcher(limit, *span)
     batches: list[list[Row]] = []
     for i, arrival in enumerate(arrivals):
         if arrival.row is None:
@@ -97,12 +101,12 @@ logs = st.builds(
     slack=st.lists(st.integers(0, 8), min_size=25, max_size=25),
 )
 limits = st.integers(1, 6)
-spans = st.one_of(st.none(), st.integers(1, 12))
+spans = st.tuples(st.one_of(st.none(), st.integers(1, 12)), st.integers(0, 30))
 
 
 @given(logs, limits, spans, st.integers(0, 99), st.integers(1, 7))
 def test_batches_do_not_depend_on_arrival(
-    logs: list[list[Arrival]], limit: int, span: int | None, seed: int, every: int
+    logs: list[list[Arrival]], limit: int, span: Span, seed: int, every: int
 ) -> None:
     one = run(interleave(logs, seed), limit, span)
     other = run(interleave(logs, seed + 1), limit, span, release_every=every)
@@ -111,7 +115,7 @@ def test_batches_do_not_depend_on_arrival(
 
 @given(logs, limits, spans)
 def test_every_identity_is_learnt_once_in_order(
-    logs: list[list[Arrival]], limit: int, span: int | None
+    logs: list[list[Arrival]], limit: int, span: Span
 ) -> None:
     batches = run(interleave(logs, 0), limit, span)
     learnt = [row for batch in batches for row in batch]
@@ -121,8 +125,11 @@ def test_every_identity_is_learnt_once_in_order(
     sent = [a.row for log in logs for a in log if a.row is not None]
     assert set(identities) == {(r.request_id, r.user_id, r.item_id) for r in sent}
     assert all(len(batch) <= limit for batch in batches)
-    if span is not None:
-        assert all(len({r.closed_ts // span for r in batch}) <= 1 for batch in batches)
+    width, start = span
+    for batch in batches:
+        if width is not None and any(r.closed_ts >= start for r in batch):
+            assert all(r.closed_ts >= start for r in batch)
+            assert len({r.closed_ts // width for r in batch}) == 1
 
 
 def test_a_silent_partition_holds_back_the_rest() -> None:
@@ -238,6 +245,16 @@ def test_the_frontier_ends_a_bucket_but_not_too_early() -> None:
     assert list(batcher.close(298)) == []
     assert [len(b) for b in batcher.close(299)] == [1]
     assert list(batcher.close(10_000)) == []
+
+
+def test_a_history_is_cut_by_count_until_its_end() -> None:
+    batcher: Batcher[Row] = Batcher(3, 100, 1000)
+    assert list(batcher.add(Row(250, "r1", "a"))) == []
+    assert list(batcher.add(Row(750, "r2", "a"))) == []
+    assert list(batcher.close(998)) == []
+    assert [len(b) for b in batcher.close(999)] == [2]
+    assert list(batcher.add(Row(1000, "r3", "a"))) == []
+    assert [len(b) for b in batcher.add(Row(1100, "r4", "a"))] == [1]
 
 
 def test_without_a_span_only_the_count_ends_a_batch() -> None:

@@ -212,7 +212,8 @@ def _environment(settings: Settings, config: dict[str, str]) -> TableEnvironment
     os.environ["JAVA_HOME"] = str(java_home())
     os.environ["FLINK_LOG_DIR"] = str(folder / "log")
     os.environ["JVM_ARGS"] = (
-        f"-Xmx{settings.flink.heap_mb}m {settings.flink.jvm_options} {state_mark(settings)}"
+        f"-Xms{settings.flink.heap_mb}m -Xmx{settings.flink.heap_mb}m"
+        f" {settings.flink.jvm_options} {state_mark(settings)}"
     )
 
     # takes seconds to import, and reads the environment that was just set

@@ -107,8 +107,6 @@ def consumer(
             max_partition_fetch_bytes=4_194_304,
             reconnect_backoff_max_ms=1_000,
             metrics_enabled=False,
-            # TCP and the broker have checked the bytes; in Python this takes half of the time
-            check_crcs=False,
         )
     except KafkaError as error:
         raise _no_broker(settings, error) from error

@@ -27,6 +27,9 @@ from trainer.report import Report, read_report, report_path
 
 _POLL_S = 0.1
 _MEMORY_S = 1.0
+# events that a replay at full speed may be ahead of the job: some seconds of its work, so that it
+# never waits for events between two looks
+_LEAD = 50_000
 
 
 class Loop:
@@ -96,7 +99,10 @@ class Loop:
         transform: Transform | None = None,
         catalogue: bool = True,
     ) -> Replayed:
-        """Replay a stretch of the log, with a progress bar, watching the parts meanwhile."""
+        """Replay a stretch of the log, with a progress bar, watching the parts meanwhile.
+
+        Without a speed it goes as fast as the job does.
+        """
         replay = Replay(
             self.settings,
             self.log,
@@ -105,6 +111,7 @@ class Loop:
             speed=speed,
             longest_wait_s=longest_wait_s,
             catalogue=catalogue,
+            lead=_LEAD if speed is None else None,
         )
         with progress_bar(label, self._out) as bar:
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from types import TracebackType
+
 import msgspec
+from kafka import TopicPartition
 
 from headrace.settings import Settings
 from streaming.kafka import admin, begin_offsets, consumer, end_offsets
@@ -16,30 +20,55 @@ class _Mark(msgspec.Struct):
     frontier: int | None = None
 
 
-def newest_frontier(settings: Settings) -> int:
-    """Event time (ms) up to which every partition of the samples is complete; -1: none says so.
+class FrontierReader:
+    """Reads the frontier again and again; a context manager.
 
     Raises:
         BrokerError: no broker.
     """
-    topic = settings.topic(SAMPLES)
-    with admin(settings) as client:
-        begin = begin_offsets(client, topic)
-        ends = end_offsets(client, topic, committed=True)
-    found = dict.fromkeys(ends, -1)
-    start = {(topic, p): max(begin[p], end - _TAIL_RECORDS) for p, end in ends.items()}
-    start = {key: offset for key, offset in start.items() if offset < ends[key[1]]}
-    if not start:
-        return -1
-    decode = msgspec.json.Decoder(_Mark).decode
-    reader = consumer(settings, start)
-    try:
-        while any(reader.position(at) < ends[at.partition] for at in reader.assignment()):
-            for at, records in reader.poll(timeout_ms=_WAIT_MS).items():
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.topic(SAMPLES)
+        self._decode = msgspec.json.Decoder(_Mark).decode
+        with ExitStack() as stack:
+            self._admin = stack.enter_context(admin(settings))
+            begin = begin_offsets(self._admin, self._topic)
+            self._consumer = consumer(settings, {(self._topic, p): at for p, at in begin.items()})
+            stack.callback(self._consumer.close)
+            self._stack = stack.pop_all()
+        self._begin = begin
+        self._found = dict.fromkeys(begin, -1)
+
+    def __enter__(self) -> FrontierReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def newest(self) -> int:
+        """Event time (ms) up to which every partition of the samples is complete; -1: none says so.
+
+        Raises:
+            BrokerError: no broker.
+        """
+        ends = end_offsets(self._admin, self._topic, committed=True)
+        behind = []
+        for partition, end in ends.items():
+            place = TopicPartition(self._topic, partition)
+            start = max(self._begin[partition], end - _TAIL_RECORDS, self._consumer.position(place))
+            if start < end:
+                self._consumer.seek(place, start)
+                behind.append(place)
+        while any(self._consumer.position(place) < ends[place.partition] for place in behind):
+            for place, records in self._consumer.poll(timeout_ms=_WAIT_MS).items():
                 for record in records:
-                    frontier = decode(record.value).frontier
+                    frontier = self._decode(record.value).frontier
                     if frontier is not None:
-                        found[at.partition] = max(found[at.partition], frontier)
-    finally:
-        reader.close()
-    return min(found.values())
+                        partition = place.partition
+                        self._found[partition] = max(self._found[partition], frontier)
+        return min(self._found.values(), default=-1)

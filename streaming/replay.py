@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,8 +21,9 @@ from headrace.settings import Settings
 from streaming import topics
 from streaming.errors import ConfigurationError
 from streaming.events import Impression, encode
-from streaming.frontier import newest_frontier
+from streaming.frontier import FrontierReader
 from streaming.kafka import Writer, create_topics, partition_for
+from streaming.lead import Lead
 from streaming.logs.base import Event, EventLog
 from streaming.marks import Marker
 from streaming.position import (
@@ -114,6 +116,7 @@ class Replay:
         close: write the last mark so far behind that every sample closes. What comes later from the
             log would then be late, so by default only at the log's end.
         catalogue: write items and users first.
+        lead: wait while the job is more than so many events behind; None: never wait for it.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Replay:
         longest_wait_s: float | None = None,
         close: bool | None = None,
         catalogue: bool = True,
+        lead: int | None = None,
     ) -> None:
         self.settings = settings
         self.log = log
@@ -142,6 +146,7 @@ class Replay:
         self.longest_wait_s = longest_wait_s
         self.close = self.end == log.count if close is None else close
         self.catalogue = catalogue
+        self.lead = lead
         self.stopping = threading.Event()
         self._file = PositionFile(settings, log.name)
 
@@ -164,10 +169,13 @@ class Replay:
         position = self._file.read()
         if position is None:
             return
-        with Writer(self.settings, bulk=False, stopping=self.stopping) as writer:
+        with (
+            Writer(self.settings, bulk=False, stopping=self.stopping) as writer,
+            FrontierReader(self.settings) as frontier,
+        ):
             marker = Marker(self.settings, writer)
             slack = self.settings.flink.out_of_orderness_ms + _FRONTIER_SLACK_MS
-            while newest_frontier(self.settings) < position.mark - slack:
+            while frontier.newest() < position.mark - slack:
                 marker.mark(position.mark)
                 writer.flush()
                 if waiting:
@@ -197,8 +205,15 @@ class Replay:
             behind = position.following < self.end
             there = already_there(self.settings, position) if behind else Counter()
             bulk = self.speed is None
-            with Writer(self.settings, bulk=bulk, stopping=self.stopping) as writer:
-                return _Run(self, position, writer, self._file, there).go(transform, progress)
+            with ExitStack() as stack:
+                writer = stack.enter_context(
+                    Writer(self.settings, bulk=bulk, stopping=self.stopping)
+                )
+                run = _Run(self, position, writer, self._file, there)
+                if self.lead is not None:
+                    reader = stack.enter_context(FrontierReader(self.settings))
+                    run.lead = Lead.of(self.settings, reader, self.lead)
+                return run.go(transform, progress)
 
     def _fresh(self) -> Position:
         now = topic_time(self.settings)
@@ -257,6 +272,7 @@ class _Run:
         self._next_mark = self._next_position = time.monotonic()
         self._impressions = 0
         self._clicks = 0
+        self.lead: Lead | None = None
 
     def go(self, transform: Transform | None, progress: Progress | None) -> Replayed:
         """Send everything from the position on."""
@@ -307,9 +323,12 @@ class _Run:
                 if now >= self._next_position:
                     self._keep()
                     self._next_position = now + _POSITION_S
-            if now >= due:
+            ahead = self.lead is not None and self.lead.exceeded
+            if now >= due and not ahead:
                 return not self._replay.stopping.is_set()
-            if self._replay.stopping.wait(min(due, self._next_mark) - now):
+            # the marks go on meanwhile: each lets the job tell of the one before it
+            until = self._next_mark if ahead else min(due, self._next_mark)
+            if self._replay.stopping.wait(max(0.0, until - now)):
                 return False
 
     def _is_there(self, event: Event) -> bool:
@@ -339,6 +358,8 @@ class _Run:
         self._mark = max(self._mark, ts)
         self._marker.mark(self._mark)
         self._unmarked = 0
+        if self.lead is not None:
+            self.lead.marked(self._mark, self._following - self._resumed_at)
 
     def _keep(self) -> None:
         ends = self._writer.ends()

@@ -176,9 +176,12 @@ class _Stages:
         self._frames: list[tuple[Entity, int | None]] = []
         self._declaration = declaration
         for entity in ("item", "user"):
-            for feature in declaration.of_entity(entity):
-                if (entity, feature.window_ms) not in self._frames:
-                    self._frames.append((entity, feature.window_ms))
+            windows = {feature.window_ms for feature in declaration.of_entity(entity)}
+            # a window's stage keeps its rows: before the others they are narrow
+            bounded = sorted(w for w in windows if w is not None)
+            self._frames += [(entity, window) for window in bounded]
+            if None in windows:
+                self._frames.append((entity, None))
 
     def last(self, entity: Entity) -> str:
         """The view behind the entity's last stage."""
@@ -367,7 +370,7 @@ def _features_table(declaration: Declaration, entity: Entity, settings: Settings
   'key.format' = 'raw',
   'value.format' = 'json',
   'sink.buffer-flush.max-rows' = '20000',
-  'sink.buffer-flush.interval' = '50 ms'
+  'sink.buffer-flush.interval' = '100 ms'
 )"""
 
 

@@ -13,7 +13,6 @@ row at all), ``headrace_writer_lag_records``, ``headrace_writer_newest_event_sec
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import sys
@@ -31,6 +30,7 @@ from features.declaration import ENTITIES, Declaration, Entity
 from features.feast_repo import Repository, Table
 from features.registry import declaration
 from headrace.settings import Settings
+from streaming.collector import spare_collector
 from streaming.errors import BrokerError, HeadraceError, StoreError
 from streaming.kafka import admin, begin_offsets, consumer, wait_for_broker
 from streaming.topics import ITEM_FEATURES, USER_FEATURES
@@ -269,8 +269,7 @@ def main(settings: Settings) -> None:
     writer = FeatureWriter(settings, declaration(settings.log.name))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: writer.stop())
-    # Feast leaves a million objects behind that the collector would walk over and over
-    gc.freeze()
+    spare_collector()
     start_http_server(settings.writer_metrics_port, addr=settings.metrics_host)
     writer.run()
     log.info("stopped")

@@ -17,6 +17,7 @@ from deploy.launcher import LaunchError
 from headrace.bench.cli import bench
 from headrace.settings import Settings
 from inttower.errors import IntTowerError
+from streaming.collector import spare_collector
 from streaming.errors import ConfigurationError, HeadraceError
 
 app = typer.Typer(
@@ -286,6 +287,7 @@ def main() -> None:
     """Run the command line; an error of ours is one message and exit code 1, never a trace."""
     # as an exception, so that the parts that a command has started are stopped on the way out
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    spare_collector()
     try:
         app()
     except (HeadraceError, IntTowerError, LaunchError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import sys
 
@@ -11,6 +10,7 @@ import uvicorn
 from headrace.settings import Settings
 from serving.app import make_app
 from serving.service import Service
+from streaming.collector import spare_collector
 from streaming.errors import ConfigurationError
 
 # a thread in the background gives the interpreter back after this; Python's 5 ms would be the
@@ -66,9 +66,7 @@ def run(settings: Settings) -> bool:
     """Serve in this process until told to stop; whether all went well."""
     sys.setswitchinterval(_SWITCH_S)
     server = HttpServer(settings)
-    # what is loaded by now stays: collections need not walk through it
-    gc.collect()
-    gc.freeze()
+    spare_collector()
     return server.run()
 
 

@@ -12,7 +12,8 @@ from headrace.settings import Settings
 from streaming.kafka import admin, begin_offsets, consumer, end_offsets
 from streaming.topics import SAMPLES
 
-_TAIL_RECORDS = 500
+# marks are up to a thousand events apart, of which more than half are impressions
+_TAIL_RECORDS = 600
 _WAIT_MS = 200
 
 

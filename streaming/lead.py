@@ -13,7 +13,7 @@ from collections import deque
 from headrace.settings import Settings
 from streaming.frontier import FrontierReader
 
-_LOOK_S = 0.2
+_LOOK_S = 0.5
 
 
 class Lead:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import sys
@@ -14,6 +13,7 @@ from prometheus_client import start_http_server
 
 from headrace.settings import Settings
 from inttower.errors import IntTowerError
+from streaming.collector import spare_collector
 from streaming.errors import HeadraceError
 from streaming.kafka import wait_for_broker
 from trainer.models import prepare_torch
@@ -48,8 +48,7 @@ def main(arguments: list[str]) -> int:
             addr=settings.metrics_host,
             registry=trainer.metrics.registry,
         )
-        # modules and tables live as long as the process: the collector need not walk them
-        gc.freeze()
+        spare_collector()
         trainer.run()
     except (HeadraceError, IntTowerError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message names cause and cure; no trace helps

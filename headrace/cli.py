@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -283,10 +284,16 @@ def _write_json(path: Path | None, data: Any) -> None:  # noqa: ANN401 - whateve
         path.write_text(json.dumps(data, indent=1) + "\n")
 
 
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """End by an exception, so that the parts that a command has started are stopped first."""
+    # whoever asks a process group may ask twice; the second time must not end the stopping
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line; an error of ours is one message and exit code 1, never a trace."""
-    # as an exception, so that the parts that a command has started are stopped on the way out
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _leave)
     spare_collector()
     try:
         app()

@@ -66,8 +66,15 @@ class FlinkSettings(_Section):
     jvm_options: str = Field(
         # nearly all that the job allocates dies young: with half of the heap for it a sixth less
         # CPU an event
-        "-XX:+UseSerialGC -XX:NewRatio=1",
+        "-XX:+UseSerialGC -XX:NewRatio=1 -XX:+UseCompactObjectHeaders",
         description="further options of that JVM",
+    )
+    niceness: int = Field(
+        5,
+        ge=0,
+        le=19,
+        description="of that JVM once the job runs: while it catches up, its many threads would"
+        " leave the trainer's one a fraction of a core",
     )
     master: str = Field("", description="host:port of a Flink cluster's REST; empty: MiniCluster")
     checkpoint_dir: str = Field("", description="any URI Flink can write; empty: the state folder")

@@ -356,6 +356,7 @@ def run(settings: Settings, sql: Path) -> None:
             # whoever waits for the job waits for this port
             start_http_server(settings.job_metrics_port, addr=settings.metrics_host)
             exposed = True
+            _stand_back(settings.flink.niceness)
         metrics.update(job.rest, job.id, status)
         if status in _ENDED:
             raise JobError(
@@ -369,6 +370,15 @@ def _own_group() -> None:
     """Lead a process group, so that ending it also ends the JVM."""
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
+
+
+def _stand_back(niceness: int) -> None:
+    """Let others go first on a busy machine: all threads of this group, so of the JVM too."""
+    os.setpriority(os.PRIO_PGRP, 0, niceness)
+    # Linux may share its processors out among sessions, and heeds niceness only within each
+    session = Path("/proc/self/autogroup")
+    if os.getsid(0) == os.getpid() and session.exists():
+        session.write_text(str(niceness))
 
 
 def main(arguments: list[str]) -> None:

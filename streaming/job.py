@@ -353,10 +353,10 @@ def run(settings: Settings, sql: Path) -> None:
     while not stopping.wait(_POLL_S):
         status = job.status()
         if status == "RUNNING" and not exposed:
+            _stand_back(settings.flink.niceness)
             # whoever waits for the job waits for this port
             start_http_server(settings.job_metrics_port, addr=settings.metrics_host)
             exposed = True
-            _stand_back(settings.flink.niceness)
         metrics.update(job.rest, job.id, status)
         if status in _ENDED:
             raise JobError(

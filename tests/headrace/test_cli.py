@@ -1,5 +1,7 @@
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +90,34 @@ def test_reset_deletes_what_is_ours_and_leaves_the_rest(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [p.name for p in state.iterdir()] == ["thesis.tex"]
     assert "left alone, not ours: thesis.tex" in done.stdout
+
+
+STOPPING = """
+import time
+from headrace import cli
+
+def app():
+    try:
+        print("started", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        print("stopped", flush=True)
+
+cli.app = app
+cli.main()
+"""
+
+
+def test_asked_twice_to_end_it_still_stops_what_it_started() -> None:
+    with subprocess.Popen([sys.executable, "-c", STOPPING], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        process.terminate()
+        time.sleep(0.3)
+        process.terminate()
+        assert process.stdout.readline() == b"stopped\n"
+        assert process.wait(20) == 128 + signal.SIGTERM
 
 
 def test_reset_asks_first(tmp_path: Path) -> None:

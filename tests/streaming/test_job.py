@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from features.declaration import Entity
@@ -75,6 +77,7 @@ def test_killed_and_stopped_on_the_way_each_sample_comes_once_with_the_right_fea
         Replay(cluster, LOG).run()
         until(lambda: len(samples(cluster)) > half // 2, 60, "samples")
         until(job.runs, 60, "the job runs")
+        assert niceness(job) == {cluster.flink.niceness}
         # a clean stop: it goes on from the savepoint
         assert job.stop() == 0
         assert "/savepoint-" in (newest_checkpoint(_checkpoints(cluster)) or "")
@@ -87,6 +90,17 @@ def test_killed_and_stopped_on_the_way_each_sample_comes_once_with_the_right_fea
     found = samples(cluster)
     assert len(found) == len({s.request_id for s in found}) == impressions
     assert as_compared(found) == independent(LOG)
+
+
+def niceness(job: JobProcess) -> set[int]:
+    """Of the JVM, and of its session where Linux shares processors out among sessions."""
+    assert job.process is not None
+    (jvm,) = psutil.Process(job.process.pid).children()
+    found = {jvm.nice()}
+    session = Path(f"/proc/{jvm.pid}/autogroup")
+    if session.exists():
+        found.add(int(session.read_text().rpartition(" ")[2]))
+    return found
 
 
 def _checkpoints(settings: Settings) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from streaming.kafka import Writer, admin, create_topics, end_offsets
 from streaming.logs import Event
 from streaming.marks import Marker
 from streaming.replay import Replay, number_at, time_of
+from tests.streaming.job_process import until
 from tests.streaming.made_up import (
     assert_marks_are_true,
     events_of,
@@ -199,6 +201,34 @@ def test_speed_is_kept_and_marks_go_on_in_a_gap(cluster: Settings) -> None:
     ]
     assert len(marks) >= 10
     assert marks == sorted(marks)
+
+
+def test_a_replay_with_a_lead_waits_for_the_job(cluster: Settings) -> None:
+    log, lead = made_up_log(6_000), 1_000
+    most = 1_100  # events between two marks, and those that close with the frontier's
+    told = [0]
+    replay = Replay(cluster, log, lead=lead)
+    thread = threading.Thread(
+        target=lambda: replay.run(progress=lambda done, _: told.append(done)), daemon=True
+    )
+    thread.start()
+    # the test stands for the job, which says how far the samples are complete
+    with Writer(cluster, bulk=False) as writer:
+        for number in (0, 2_000, 4_000, log.count):
+            if number:
+                frontier = log.span[1] if number == log.count else time_of(log, number)
+                value = b'{"frontier":%d}' % frontier
+                writer.send(cluster.topic(topics.SAMPLES), 0, b"k", value)
+                writer.flush()
+            due = min(number + lead // 2, log.count)
+            until(functools.partial(lambda due: told[-1] >= due, due), 30, "it goes on")
+            time.sleep(1.5)
+            assert told[-1] <= number + lead + most
+    thread.join(30)
+    assert not thread.is_alive()
+    records = read_events(cluster)
+    assert events_of(records) == expected(cluster, list(log.events()))
+    assert_marks_are_true(records)
 
 
 def test_a_stop_is_heard_while_waiting(cluster: Settings) -> None:

@@ -230,7 +230,7 @@ class Batcher(Generic[S]):
     def close(self, frontier: int) -> Iterator[list[S]]:
         """End the open batch if no sample can join its bucket any more, given the frontier."""
         # the next sample closes behind the frontier
-        if self._open and self._bucket_at(frontier + 1) != self._bucket:
+        if self._open and self._bucket_at(frontier + 1) > self._bucket:
             yield self._take()
 
     def restore(self, samples: list[S]) -> None:

@@ -374,11 +374,16 @@ def _own_group() -> None:
 
 def _stand_back(niceness: int) -> None:
     """Let others go first on a busy machine: all threads of this group, so of the JVM too."""
-    os.setpriority(os.PRIO_PGRP, 0, niceness)
+    # who was started nicer stays so: without privileges there is no way back
+    niceness = max(niceness, os.getpriority(os.PRIO_PROCESS, 0))
     # Linux may share its processors out among sessions, and heeds niceness only within each
     session = Path("/proc/self/autogroup")
-    if os.getsid(0) == os.getpid() and session.exists():
-        session.write_text(str(niceness))
+    try:
+        os.setpriority(os.PRIO_PGRP, 0, niceness)
+        if os.getsid(0) == os.getpid() and session.exists():
+            session.write_text(str(niceness))
+    except OSError as error:
+        log.warning("the job does not stand back (flink.niceness): %s", error)
 
 
 def main(arguments: list[str]) -> None:

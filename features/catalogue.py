@@ -23,8 +23,8 @@ from prometheus_client import Counter
 
 from features.declaration import Declaration, Static
 from features.declaration import Entity as EntityName
-from headrace.settings import Settings
-from streaming.errors import BrokerError, EventError
+from settings.errors import BrokerError, EventError
+from settings.settings import Settings
 from streaming.events import Entity
 from streaming.kafka import admin, begin_offsets, consumer, end_offsets
 from streaming.topics import ITEMS, USERS

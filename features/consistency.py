@@ -24,8 +24,8 @@ import orjson
 from features.declaration import Declaration, Streaming
 from features.registry import declaration
 from features.samples import Mark, sample_decoder
-from headrace.settings import Settings
-from streaming.errors import HeadraceError
+from settings.errors import HeadraceError
+from settings.settings import Settings
 from streaming.kafka import admin, begin_offsets, consumer, end_offsets
 from streaming.topics import IMPRESSIONS, SAMPLES
 

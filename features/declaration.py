@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 Entity = Literal["user", "item"]
 Source = Literal["impression", "click"]

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from features.declaration import ENTITIES, Declaration, Entity
-from headrace.settings import Settings
-from streaming.errors import StoreError
+from settings.errors import StoreError
+from settings.settings import Settings
 
 if TYPE_CHECKING:
     from feast import FeatureView, RepoConfig

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from features.catalogue import Catalogue
 from features.declaration import RECENT_SLOTS, Declaration, Dense, Entity, Streaming, Transform
 from inttower.spec import FeatureSpec, Field
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 Columns = dict[str, Sequence[str] | Sequence[Sequence[str]] | NDArray[np.float32]]
 Values = tuple[Any, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from features.declaration import ENTITIES, Declaration, Entity
 from features.feast_repo import Repository
 from features.samples import FeatureRow, feature_row_decoder
-from headrace.settings import Settings
+from settings.settings import Settings
 
 
 class OnlineStore:

@@ -6,7 +6,7 @@ from features.ali import ALI
 from features.amazon import AMAZON
 from features.declaration import Declaration
 from features.movielens import MOVIELENS
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 _DECLARATIONS = {d.name: d for d in (MOVIELENS, AMAZON, ALI)}
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from features.declaration import Declaration, Entity
-from streaming.errors import EventError
+from settings.errors import EventError
 
 # recent items travel as <13 digits of ms><item id>, so that text order is time order
 STAMP_DIGITS = 13

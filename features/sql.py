@@ -34,8 +34,8 @@ from features.sql_entrance import (
     milliseconds,
     source_table,
 )
-from headrace.settings import Settings
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 from streaming.topics import DEAD_LETTERS, ITEM_FEATURES, SAMPLES, USER_FEATURES
 
 # prepared transactions must outlive any downtime: what times out is lost without an error

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming.events import MAX_ID_BYTES, SECONDS_LIMIT
 from streaming.topics import CLICKS, IMPRESSIONS
 

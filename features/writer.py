@@ -29,9 +29,9 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from features.declaration import ENTITIES, Declaration, Entity
 from features.feast_repo import Repository, Table
 from features.registry import declaration
-from headrace.settings import Settings
+from settings.errors import BrokerError, HeadraceError, StoreError
+from settings.settings import Settings
 from streaming.collector import spare_collector
-from streaming.errors import BrokerError, HeadraceError, StoreError
 from streaming.kafka import admin, begin_offsets, consumer, wait_for_broker
 from streaming.topics import ITEM_FEATURES, USER_FEATURES
 

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from deploy.launcher import LaunchError
 from headrace.bench.cli import bench
-from headrace.settings import Settings
 from inttower.errors import IntTowerError
+from settings.errors import ConfigurationError, HeadraceError
+from settings.settings import Settings
 from streaming.collector import spare_collector
-from streaming.errors import ConfigurationError, HeadraceError
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 
 from headrace.parts import server_url
-from headrace.settings import Settings
-from streaming.errors import HeadraceError
+from settings.errors import HeadraceError
+from settings.settings import Settings
 
 
 class Client:

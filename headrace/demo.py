@@ -22,10 +22,10 @@ from headrace.logs import find_log
 from headrace.loop import Loop
 from headrace.probe import FreshnessProbe
 from headrace.ranked import RankedStretch
-from headrace.settings import Settings
 from serving.experiments import experiment_in_force
 from serving.exposures import experiment_report
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 from streaming.events import Impression
 from streaming.ledger import count_events
 from streaming.logs import EventLog

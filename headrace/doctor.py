@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from deploy.launcher import leftovers
 from headrace.parts import ports
-from headrace.settings import Settings
-from streaming.errors import HeadraceError
+from settings.errors import HeadraceError
+from settings.settings import Settings
 from streaming.java import Bundle, jars, java
 
 NEEDED_DISK_GB = 5

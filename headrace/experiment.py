@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from headrace.settings import Settings
 from serving.analysis import ExperimentReport, Interval
 from serving.experiments import experiment_in_force
 from serving.exposures import experiment_report
+from settings.settings import Settings
 
 
 def gather(settings: Settings) -> ExperimentReport:

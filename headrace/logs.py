@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 from streaming.java import cache_folder
 from streaming.logs import EventLog, fetch_ml_100k, open_log
 

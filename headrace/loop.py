@@ -17,9 +17,9 @@ from headrace import parts
 from headrace.client import Client
 from headrace.doctor import busy_ports
 from headrace.reset import reset_state
-from headrace.settings import Settings
 from headrace.up import broker_and_topics
-from streaming.errors import ConfigurationError, HeadraceError
+from settings.errors import ConfigurationError, HeadraceError
+from settings.settings import Settings
 from streaming.logs import EventLog
 from streaming.progress import progress_bar
 from streaming.replay import Replay, Replayed, Transform

@@ -13,8 +13,8 @@ from pathlib import Path
 from deploy.launcher import Part
 from features.registry import declaration
 from features.sql import render_job
-from headrace.settings import Settings
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 from streaming.kafka import create_topics, wait_for_broker
 
 SETTINGS_FILE = "settings.json"

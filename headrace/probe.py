@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from headrace.client import Client
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming.events import Click
 
 _POLL_S = 0.01

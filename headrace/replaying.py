@@ -6,8 +6,8 @@ import signal
 
 from rich.console import Console
 
-from headrace.settings import Settings
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 from streaming.kafka import wait_for_broker
 from streaming.logs import EventLog
 from streaming.progress import progress_bar

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from deploy.launcher import end_leftovers
 from headrace.parts import SETTINGS_FILE
-from headrace.settings import Settings
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 
 # what a state folder holds; anything else in it is not ours to delete
 OWN = (

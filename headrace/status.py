@@ -11,9 +11,9 @@ from rich.table import Table
 
 from deploy.launcher import leftovers
 from headrace.client import Client
-from headrace.settings import Settings
 from inttower.store import ModelStore
-from streaming.errors import HeadraceError
+from settings.errors import HeadraceError
+from settings.settings import Settings
 from streaming.kafka import wait_for_broker
 from streaming.ledger import count_events
 from trainer.report import read_report, report_path

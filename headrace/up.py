@@ -11,7 +11,7 @@ from rich.console import Console
 
 from deploy.launcher import Launcher
 from headrace import parts
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming.kafka import create_topics, wait_for_broker
 
 WATCH_SECONDS = 1.0

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from headrace.settings import Settings
 from serving.server import run
-from streaming.errors import HeadraceError
+from settings.errors import HeadraceError
+from settings.settings import Settings
 
 
 def main() -> int:

@@ -14,7 +14,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from features.declaration import Entity
-from headrace.settings import Settings
 from serving.messages import (
     EntityAnswer,
     EventsAccepted,
@@ -27,7 +26,8 @@ from serving.metrics import REQUESTS_REFUSED
 from serving.posts import read_events
 from serving.problems import RequestError, cure_for, decode, label_of
 from serving.service import Service
-from streaming.errors import BrokerError
+from settings.errors import BrokerError
+from settings.settings import Settings
 from streaming.events import MAX_ID_BYTES
 
 log = logging.getLogger(__name__)

@@ -43,8 +43,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.settings import Settings
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 
 BUCKETS = 10_000
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

@@ -8,10 +8,10 @@ import msgspec
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from headrace.settings import Settings
 from serving.analysis import ExperimentReport, Exposure, report
 from serving.experiments import Experiment
-from streaming.errors import BrokerError, EventError
+from settings.errors import BrokerError, EventError
+from settings.settings import Settings
 from streaming.kafka import admin, begin_offsets, consumer, end_offsets
 from streaming.topics import SAMPLES
 

@@ -28,14 +28,14 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from features.catalogue import Catalogue, CatalogueReader
 from features.declaration import Declaration
-from headrace.settings import Settings
 from inttower.bundle import read_bundle
 from inttower.errors import BundleError, SpecError, StoreError
 from inttower.store import ModelStore, Pointer
 from serving.channels import Channel
 from serving.live import LiveModel, unpack
 from serving.metrics import DELTAS, FOLLOWER_ERRORS
-from streaming.errors import BrokerError, EventError
+from settings.errors import BrokerError, EventError
+from settings.settings import Settings
 from streaming.events import Delta, Update, VersionAnnounced
 from streaming.kafka import consumer
 from streaming.topics import MODEL_UPDATES

@@ -24,7 +24,7 @@ from features.inputs import Columns, RawRows, item_columns, never_seen, user_col
 from inttower.bundle import Served
 from inttower.published import UserVector, score
 from serving.rows import NEVER, RowTable
-from streaming.errors import EventError
+from settings.errors import EventError
 from streaming.events import Delta
 
 _Floats = NDArray[np.float32]

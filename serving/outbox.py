@@ -19,9 +19,9 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from headrace.settings import Settings
 from serving.metrics import OUTBOX_DELIVERED, OUTBOX_LOST, OUTBOX_PENDING
-from streaming.errors import BrokerError
+from settings.errors import BrokerError
+from settings.settings import Settings
 from streaming.kafka import producer
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 import msgspec
 
-from headrace.settings import Settings
 from serving.channels import now_ms
 from serving.messages import EventBatch
 from serving.outbox import Record
 from serving.problems import RequestError, cure_for, decode
-from streaming.errors import EventError
+from settings.errors import EventError
+from settings.settings import Settings
 from streaming.events import Click, Impression, check_event, encode
 from streaming.topics import CLICKS, IMPRESSIONS
 

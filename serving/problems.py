@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from serving.messages import Problem, ProblemAnswer
-from streaming.errors import HeadraceError
+from settings.errors import HeadraceError
 from streaming.events import MAX_ID_BYTES
 
 _AT = re.compile(r"^(?P<cause>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)

@@ -16,7 +16,6 @@ from features.catalogue import Catalogue
 from features.declaration import Declaration
 from features.inputs import RawRows, getter, never_seen, user_columns
 from features.online import OnlineStore
-from headrace.settings import Settings
 from inttower.scorer import top_k
 from serving.channels import Channel, now_ms
 from serving.experiments import Assignment, Experiment
@@ -24,7 +23,8 @@ from serving.messages import RankAnswer, RankedItem, RankRequest
 from serving.metrics import CANDIDATES, EXPOSURES, RANK_SECONDS, UNKNOWN_ITEMS
 from serving.outbox import Outbox, Record
 from serving.problems import RequestError, cure_for
-from streaming.errors import EventError, StoreError
+from settings.errors import EventError, StoreError
+from settings.settings import Settings
 from streaming.events import MAX_ID_BYTES, Impression, check_time, encode
 from streaming.topics import IMPRESSIONS
 

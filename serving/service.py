@@ -12,7 +12,6 @@ from features.declaration import Entity
 from features.inputs import getter
 from features.online import OnlineStore
 from features.registry import declaration
-from headrace.settings import Settings
 from serving.channels import Channel
 from serving.experiments import experiment_in_force
 from serving.follower import Follower
@@ -20,7 +19,8 @@ from serving.messages import EntityAnswer, ModelRow
 from serving.outbox import Outbox
 from serving.problems import RequestError
 from serving.ranking import Ranker
-from streaming.errors import EventError, StoreError
+from settings.errors import EventError, StoreError
+from settings.settings import Settings
 
 log = logging.getLogger(__name__)
 

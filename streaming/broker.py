@@ -26,8 +26,8 @@ from types import TracebackType
 import psutil
 from prometheus_client import Gauge, start_http_server
 
-from headrace.settings import Settings
-from streaming.errors import BrokerError, ConfigurationError
+from settings.errors import BrokerError, ConfigurationError
+from settings.settings import Settings
 from streaming.java import classpath, java, java_environment
 from streaming.kafka import wait_for_broker
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge, start_http_server
 
-from headrace.settings import Settings
-from streaming.errors import BrokerError, ConfigurationError
+from settings.errors import BrokerError, ConfigurationError
+from settings.settings import Settings
 from streaming.kafka import Writer, create_topics, wait_for_broker
 from streaming.marks import Marker
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 import msgspec
 
-from streaming.errors import EventError
+from settings.errors import EventError
 
 MAX_ID_BYTES = 256
 # 1973-03-03 in milliseconds: a smaller time is one that was written in seconds
@@ -143,7 +143,7 @@ def decode_event(
     >>> decode_event(Click, b'{"event_id":"e","user_id":"u","item_id":"i","ts":5}', record_ms=0)
     Traceback (most recent call last):
     ...
-    streaming.errors.EventError: ts is 5: in seconds? Times are milliseconds since 1970 in UTC
+    settings.errors.EventError: ts is 5: in seconds? Times are milliseconds since 1970 in UTC
     """
     try:
         event = _decoders[kind].decode(data)

@@ -8,7 +8,7 @@ from types import TracebackType
 import msgspec
 from kafka import TopicPartition
 
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming.kafka import admin, begin_offsets, consumer, end_offsets
 from streaming.topics import SAMPLES
 

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 Bundle = Literal["kafka", "flink"]
 

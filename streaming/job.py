@@ -37,9 +37,9 @@ import psutil
 from kafka import TopicPartition
 from prometheus_client import start_http_server
 
-from headrace.settings import Settings
+from settings.errors import BrokerError, ConfigurationError, JobError
+from settings.settings import Settings
 from streaming import topics
-from streaming.errors import BrokerError, ConfigurationError, JobError
 from streaming.java import jars, java_home
 from streaming.job_metrics import JobMetrics
 from streaming.kafka import admin, begin_offsets, consumer, create_topics, end_offsets

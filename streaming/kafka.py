@@ -23,8 +23,8 @@ from kafka.consumer.fetcher import IsolationLevel
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.partitioner.default import murmur2
 
-from headrace.settings import Settings
-from streaming.errors import BrokerError, ConfigurationError
+from settings.errors import BrokerError, ConfigurationError
+from settings.settings import Settings
 from streaming.topics import Topic, all_topics
 
 log = logging.getLogger(__name__)

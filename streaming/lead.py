@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming.frontier import FrontierReader
 
 _LOOK_S = 0.5

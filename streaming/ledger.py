@@ -24,9 +24,9 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
-from headrace.settings import Settings
+from settings.errors import BrokerError, EventError
+from settings.settings import Settings
 from streaming import topics
-from streaming.errors import BrokerError, EventError
 from streaming.events import Impression, TimeMark, decode_event
 from streaming.kafka import admin, consumer, end_offsets, partitions
 

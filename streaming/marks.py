@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming import topics
 from streaming.events import TimeMark, encode
 from streaming.kafka import Writer

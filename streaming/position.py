@@ -18,8 +18,8 @@ import msgspec
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from headrace.settings import Settings
-from streaming.errors import BrokerError, ConfigurationError
+from settings.errors import BrokerError, ConfigurationError
+from settings.settings import Settings
 from streaming.events import Click, Impression
 from streaming.kafka import admin, begin_offsets, consumer, end_offsets
 from streaming.marks import EVENT_TOPICS

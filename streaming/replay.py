@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from headrace.settings import Settings
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 from streaming import topics
-from streaming.errors import ConfigurationError
 from streaming.events import Impression, encode
 from streaming.frontier import FrontierReader
 from streaming.kafka import Writer, create_topics, partition_for

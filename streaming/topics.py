@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from headrace.settings import Settings
+from settings.settings import Settings
 
 IMPRESSIONS = "impressions"
 CLICKS = "clicks"

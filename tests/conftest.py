@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming.broker import Broker
 
 # read when torch and its kin are loaded: several threads of several processes on two cores wait for

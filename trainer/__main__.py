@@ -11,10 +11,10 @@ from types import FrameType
 
 from prometheus_client import start_http_server
 
-from headrace.settings import Settings
 from inttower.errors import IntTowerError
+from settings.errors import HeadraceError
+from settings.settings import Settings
 from streaming.collector import spare_collector
-from streaming.errors import HeadraceError
 from streaming.kafka import wait_for_broker
 from trainer.models import prepare_torch
 from trainer.service import Trainer

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from streaming.errors import CheckpointError
+from settings.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 

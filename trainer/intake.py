@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from features.samples import Mark, Sample
-from streaming.errors import EventError
+from settings.errors import EventError
 from trainer.arrived import Arrived
 from trainer.ordering import FrontierOrder
 from trainer.source import Record, SampleSource

@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 
 from features.declaration import Declaration
 from features.samples import Sample
-from headrace.settings import TrainerSettings
 from inttower.batch import Batch, FloatArray
 from inttower.contract import Columns, Decoupled, Model, Progress
 from inttower.user_state import UserState
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
+from settings.settings import TrainerSettings
 from trainer.arrived import Arrived
 from trainer.evaluation import Evaluation
 from trainer.inputs import FrozenFeatures, SampleInputs

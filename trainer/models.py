@@ -12,7 +12,6 @@ import msgspec
 import torch
 from threadpoolctl import threadpool_limits
 
-from headrace.settings import Settings
 from inttower.contract import Decoupled
 from inttower.dat import DAT
 from inttower.inttower import IntTower, IntTowerConfig
@@ -21,7 +20,8 @@ from inttower.spec import FeatureSpec
 from inttower.training import Training
 from inttower.two_tower import TwoTower
 from inttower.user_state import UserState, UserStateConfig
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 from trainer.learner import Models
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from features.inputs import Columns
 from features.registry import declaration
 from features.samples import Sample
-from headrace.settings import Settings
 from inttower.bundle import write_bundle
 from inttower.contents import contents
 from inttower.contract import Decoupled
@@ -27,7 +26,8 @@ from inttower.errors import BundleError, IntTowerError
 from inttower.published import Base
 from inttower.store import ModelStore
 from inttower.user_state import UserState
-from streaming.errors import BrokerError
+from settings.errors import BrokerError
+from settings.settings import Settings
 from streaming.events import VersionAnnounced, encode
 from streaming.kafka import Writer, admin, end_offsets
 from streaming.topics import MODEL_UPDATES

@@ -18,8 +18,8 @@ from features.catalogue import Catalogue, CatalogueReader
 from features.inputs import model_spec
 from features.registry import declaration
 from features.samples import Sample, sample_decoder
-from headrace.settings import Settings
-from streaming.errors import CheckpointError
+from settings.errors import CheckpointError
+from settings.settings import Settings
 from streaming.kafka import Writer
 from trainer.checkpoint import CheckpointFolder
 from trainer.inputs import SampleInputs

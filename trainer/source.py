@@ -9,9 +9,9 @@ from typing import NamedTuple
 from kafka import TopicPartition
 from kafka.errors import OffsetOutOfRangeError
 
-from headrace.settings import Settings
+from settings.errors import BrokerError, CheckpointError
+from settings.settings import Settings
 from streaming import topics
-from streaming.errors import BrokerError, CheckpointError
 from streaming.kafka import admin, begin_offsets, consumer, end_offsets
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from headrace.bench.refresh import Refresh
 from headrace.bench.results import Key, Row
 from headrace.bench.session import Options, Report, Session, Unit
 from headrace.bench.summary import mean_of, spread_of
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 
 def bench_online(

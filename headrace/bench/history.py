@@ -28,7 +28,7 @@ from features.declaration import (
 )
 from headrace.bench.log import Happened, LogArrays
 from inttower.kernels import kernel
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 Codes = NDArray[np.int32]
 Times = NDArray[np.int64]

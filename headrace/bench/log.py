@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features.catalogue import Catalogue
 from features.declaration import ENTITIES, Declaration, Source
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 from streaming.events import Click, encode
 from streaming.logs import Event, EventLog
 

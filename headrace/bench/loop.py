@@ -28,7 +28,7 @@ from headrace.demo import figures, percentiles
 from headrace.logs import find_log
 from headrace.loop import Loop
 from headrace.probe import FreshnessProbe
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming.events import Click, encode
 from streaming.kafka import Writer, partition_for
 from streaming.ledger import count_events

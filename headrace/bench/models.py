@@ -20,7 +20,7 @@ from inttower.spec import FeatureSpec
 from inttower.training import Training
 from inttower.two_tower import TwoTower, TwoTowerConfig
 from inttower.wide_deep import WideDeep, WideDeepConfig
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)

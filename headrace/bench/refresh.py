@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from inttower.batch import FloatArray
 from inttower.contract import Columns, Model
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 _UNITS = {"s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 

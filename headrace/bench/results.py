@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 Key = Mapping[str, Any]
 

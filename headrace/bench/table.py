@@ -27,7 +27,7 @@ from headrace.bench.split import PROTOCOLS, ProtocolName, Split, SplitData
 from headrace.bench.summary import mean_of, spread_of
 from inttower.batch import Batch
 from inttower.contract import Columns, Model
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 # rows turned to ids at a time
 _CHUNK = 65_536

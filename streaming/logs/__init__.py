@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 from streaming.logs.ali import AliDisplayAds, Behaviours, behaviours
 from streaming.logs.amazon import AmazonElectronics
 from streaming.logs.base import Event, EventLog

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from streaming.errors import LogFileError
+from settings.errors import LogFileError
 from streaming.events import Entity
 from streaming.logs.chunks import first_cells, matching, read_whole, seconds
 from streaming.logs.outcomes import OutcomeLog

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from streaming.errors import LogFileError
+from settings.errors import LogFileError
 from streaming.logs.outcomes import Coded, Int32Array
 from streaming.logs.tables import Int64Array, reading
 

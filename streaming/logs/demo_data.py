@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from streaming.errors import LogFileError
+from settings.errors import LogFileError
 
 PACKAGE = "recbole==1.2.1"
 _INSIDE = Path("recbole") / "dataset_example" / "ml-100k"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streaming.errors import LogFileError
+from settings.errors import LogFileError
 from streaming.events import Entity
 from streaming.logs.outcomes import Coded, OutcomeLog
 from streaming.logs.tables import Int64Array, IntegerColumn, read_integers, read_rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streaming.errors import LogFileError
+from settings.errors import LogFileError
 from streaming.events import Click, Impression
 from streaming.logs.base import Event
 from streaming.logs.tables import Int64Array

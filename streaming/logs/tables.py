@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streaming.errors import LogFileError
+from settings.errors import LogFileError
 
 _WHOLE_NUMBER = re.compile(r"(0|[1-9][0-9]*)\Z")
 _NO_WHOLE_NUMBER = re.compile(r"[^0-9\t\n]|(?:^|[\t\n])0[0-9]")

@@ -17,7 +17,7 @@ import redis as redis_client
 from features.declaration import Entity
 from features.feast_repo import Repository
 from features.movielens import MOVIELENS
-from headrace.settings import Settings
+from settings.settings import Settings
 
 RowMaker = Callable[..., bytes]
 

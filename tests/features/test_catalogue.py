@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from features.catalogue import Catalogue, CatalogueReader
 from features.movielens import MOVIELENS
-from headrace.settings import Settings
-from streaming.errors import EventError
+from settings.errors import EventError
+from settings.settings import Settings
 from streaming.events import Entity
 from streaming.kafka import Writer, create_topics
 

@@ -10,7 +10,7 @@ import pytest
 from features.consistency import Consistency, measure
 from features.movielens import MOVIELENS
 from features.samples import features_type
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming.kafka import Writer, create_topics
 
 T = 978_300_760_123

@@ -26,7 +26,7 @@ from features.inputs import (
 )
 from features.movielens import MOVIELENS
 from features.samples import features_type
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 _NOW = 978_300_760_000
 

@@ -15,8 +15,8 @@ from features.feast_repo import Repository, folder
 from features.movielens import MOVIELENS
 from features.online import OnlineStore
 from features.writer import View
-from headrace.settings import Settings
-from streaming.errors import StoreError
+from settings.errors import StoreError
+from settings.settings import Settings
 
 T = 978_300_760_123
 Row = Callable[..., bytes]

@@ -21,9 +21,9 @@ from features.movielens import MOVIELENS
 from features.online import OnlineStore
 from features.samples import FeatureRow
 from features.writer import FeatureWriter
-from headrace.settings import Settings
+from settings.errors import BrokerError
+from settings.settings import Settings
 from streaming.broker import Broker
-from streaming.errors import BrokerError
 from streaming.kafka import Writer, create_topics
 
 T = 978_300_760_123

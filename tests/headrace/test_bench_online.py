@@ -16,7 +16,7 @@ from headrace.bench.models import contender
 from headrace.bench.online import Outcome, Protocol, run
 from headrace.bench.refresh import Refresh
 from headrace.bench.results import Results
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 from tests.streaming.made_up import made_up_log
 
 LOG = load(made_up_log(1_200, users=30), MOVIELENS)

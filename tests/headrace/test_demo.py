@@ -10,9 +10,9 @@ from rich.console import Console
 
 from headrace.demo import Part, demo_settings
 from headrace.loop import Loop
-from headrace.settings import Settings
 from headrace.status import served
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 from tests.streaming.made_up import made_up_log
 from trainer.report import Counts, Phase, Report
 

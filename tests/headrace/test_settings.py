@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from headrace.settings import Settings
+from settings.settings import Settings
 
 
 def test_environment_wins_over_file_and_flags_over_both(

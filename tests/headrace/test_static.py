@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("inttower", "streaming", "features", "trainer", "serving", "headrace", "deploy")
 MAY_IMPORT = {
     "inttower": set[str](),
-    "streaming": {"headrace.settings"},
-    "features": {"headrace.settings", "streaming", "inttower"},
-    "trainer": {"headrace.settings", "inttower", "streaming", "features"},
-    "serving": {"headrace.settings", "inttower", "streaming", "features"},
+    "streaming": {"settings.settings"},
+    "features": {"settings.settings", "streaming", "inttower"},
+    "trainer": {"settings.settings", "inttower", "streaming", "features"},
+    "serving": {"settings.settings", "inttower", "streaming", "features"},
     "deploy": set[str](),
 }
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.server import HttpServer
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 from streaming.topics import CLICKS, IMPRESSIONS
 from tests.serving.conftest import NOW
 

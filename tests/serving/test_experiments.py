@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from serving.experiments import BUCKETS, Assignment, Experiment, Variant
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 
 USERS = [str(n) for n in range(20_000)]
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from headrace.settings import Settings
 from serving.analysis import Exposure
 from serving.experiments import Experiment, Variant
 from serving.exposures import collect, experiment_report
-from streaming.errors import EventError
+from settings.errors import EventError
+from settings.settings import Settings
 from streaming.kafka import create_topics
 from streaming.topics import SAMPLES
 

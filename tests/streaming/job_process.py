@@ -18,7 +18,7 @@ import msgspec
 from features.movielens import MOVIELENS
 from features.samples import Mark, Sample, sample_decoder
 from features.sql import render_job
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming import topics
 from streaming.kafka import admin, consumer, end_offsets
 from streaming.ledger import Sums, count_events

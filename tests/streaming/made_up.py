@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming import topics
 from streaming.events import Click, Entity, Impression, TimeMark, decode_event
 from streaming.kafka import admin, consumer, end_offsets, partition_for

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headrace.settings import Settings
+from settings.errors import BrokerError, ConfigurationError
+from settings.settings import Settings
 from streaming import topics
 from streaming.broker import Broker, address, require_free_port
-from streaming.errors import BrokerError, ConfigurationError
 from streaming.kafka import Writer, admin, create_topics, end_offsets
 from tests.conftest import free_settings
 

@@ -8,7 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming.broker import Broker
 from streaming.events import TimeMark
 from tests.conftest import free_settings

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import EventError
+from settings.errors import EventError
 from streaming.events import (
     MAX_ID_BYTES,
     SECONDS_LIMIT,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from settings.errors import ConfigurationError
 from streaming import java
-from streaming.errors import ConfigurationError
 from streaming.java import LOCK, Jar
 
 

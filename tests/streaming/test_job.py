@@ -14,8 +14,8 @@ from features.movielens import MOVIELENS
 from features.samples import Sample
 from headrace.bench.history import History
 from headrace.bench.log import LogArrays, load
-from headrace.settings import Settings
-from streaming.errors import JobError
+from settings.errors import JobError
+from settings.settings import Settings
 from streaming.job import check_start, newest_checkpoint, prune_checkpoints, statements
 from streaming.kafka import Writer, create_topics
 from streaming.logs import MovieLens

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from headrace.settings import Settings
+from settings.errors import EventError
+from settings.settings import Settings
 from streaming import topics
-from streaming.errors import EventError
 from streaming.events import Click, Impression, TimeMark, decode_event, encode
 from streaming.kafka import create_topics, producer
 from tests.streaming.job_process import JobProcess, dead_letters, samples

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka.partitioner.default import DefaultPartitioner
 
-from headrace.settings import Settings
+from settings.errors import BrokerError, ConfigurationError
+from settings.settings import Settings
 from streaming import topics
 from streaming.broker import Broker
-from streaming.errors import BrokerError, ConfigurationError
 from streaming.kafka import (
     Writer,
     _probe,

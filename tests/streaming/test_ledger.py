@@ -12,9 +12,9 @@ import pytest
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 
-from headrace.settings import Settings
+from settings.errors import EventError
+from settings.settings import Settings
 from streaming import ledger, topics
-from streaming.errors import EventError
 from streaming.events import Click, DeadLetter, Impression, TimeMark, encode
 from streaming.kafka import create_topics, delete_topics, producer
 from streaming.ledger import Sums, count_events

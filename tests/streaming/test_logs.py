@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import ConfigurationError, LogFileError
+from settings.errors import ConfigurationError, LogFileError
 from streaming.events import Click, Impression
 from streaming.logs import MovieLens, demo_data, fetch_ml_100k, open_log
 

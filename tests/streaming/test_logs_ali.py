@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import LogFileError
+from settings.errors import LogFileError
 from streaming.events import Impression
 from streaming.logs import AliDisplayAds, behaviours
 from streaming.logs import chunks as chunks_module

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import LogFileError
+from settings.errors import LogFileError
 from streaming.events import Impression
 from streaming.logs import AmazonElectronics
 from streaming.logs.prices import price_class

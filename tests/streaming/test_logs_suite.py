@@ -18,8 +18,8 @@ from features.registry import declaration
 from features.sql import render_job
 from headrace.bench.live import Live
 from headrace.bench.log import load
-from headrace.settings import Settings
-from streaming.errors import LogFileError
+from settings.errors import LogFileError
+from settings.settings import Settings
 from streaming.events import Click, Impression, check_event
 from streaming.logs import READERS, EventLog, open_log
 from streaming.logs.outcomes import Coded, OutcomeLog

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.settings import Settings
+from settings.errors import ConfigurationError
+from settings.settings import Settings
 from streaming import topics
-from streaming.errors import ConfigurationError
 from streaming.events import Impression, TimeMark
 from streaming.kafka import Writer, admin, create_topics, end_offsets
 from streaming.logs import Event
@@ -107,7 +107,7 @@ def test_stopped_and_resumed_at_the_same_record(cluster: Settings) -> None:
 RUNNER = """
 import sys
 from pathlib import Path
-from headrace.settings import Settings
+from settings.settings import Settings
 import streaming.replay
 from tests.streaming.made_up import made_up_log
 # positions so often that kills fall before, in, and after the writing of one

@@ -12,7 +12,7 @@ from features.catalogue import Catalogue
 from features.inputs import model_spec
 from features.movielens import MOVIELENS
 from features.samples import Sample, sample_decoder
-from headrace.settings import Settings
+from settings.settings import Settings
 from tests.trainer import synthetic
 from trainer.arrived import Arrived
 from trainer.inputs import SampleInputs

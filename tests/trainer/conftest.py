@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from headrace.settings import Settings
+from settings.settings import Settings
 from tests.trainer.desk import Desk
 
 

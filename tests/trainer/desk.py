@@ -11,9 +11,9 @@ import numpy as np
 from features.inputs import Columns
 from features.movielens import MOVIELENS
 from features.samples import Sample, sample_decoder
-from headrace.settings import Settings
 from inttower.bundle import Served, read_bundle
 from inttower.store import ModelStore
+from settings.settings import Settings
 from streaming import topics
 from streaming.events import Delta, Update
 from streaming.kafka import Writer, admin, consumer, end_offsets

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
-from headrace.settings import Settings
+from settings.settings import Settings
 from streaming import topics
 from streaming.kafka import Writer, create_topics
 from tests.trainer import synthetic

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streaming.errors import CheckpointError
+from settings.errors import CheckpointError
 from trainer import checkpoint as module
 from trainer.checkpoint import Checkpoint, CheckpointFolder
 

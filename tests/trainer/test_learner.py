@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inttower.batch import FloatArray
-from streaming.errors import ConfigurationError
+from settings.errors import ConfigurationError
 from tests.trainer import synthetic
 from tests.trainer.build import SMALL, arrived, digest, learner
 from trainer.arrived import Arrived

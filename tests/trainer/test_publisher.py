@@ -9,9 +9,9 @@ import pytest
 import torch
 from prometheus_client import Counter
 
-from headrace.settings import Settings
 from inttower.inttower import IntTower
-from streaming.errors import BrokerError
+from settings.errors import BrokerError
+from settings.settings import Settings
 from streaming.events import Delta, VersionAnnounced
 from tests.trainer.desk import CHAMPION, FROZEN, WARMUP, Desk, floats
 from trainer import publisher as publisher_module

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.settings import Settings
 from inttower.store import ModelStore
+from settings.settings import Settings
 from tests.trainer import synthetic
 from tests.trainer.build import SMALL
 from tests.trainer.processes import (

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from headrace.settings import Settings
-from streaming.errors import BrokerError, CheckpointError
+from settings.errors import BrokerError, CheckpointError
+from settings.settings import Settings
 from tests.trainer.processes import feed, make_topics
 from trainer.source import Record, SampleSource
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from features.catalogue import Catalogue
 from features.declaration import RECENT_SLOTS, Declaration, Dense, Entity, Streaming, Transform
-from inttower.spec import FeatureSpec, Field
+from inttower.core.spec import FeatureSpec, Field
 from settings.errors import ConfigurationError
 
 Columns = dict[str, Sequence[str] | Sequence[Sequence[str]] | NDArray[np.float32]]

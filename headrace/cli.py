@@ -201,7 +201,7 @@ def rollback(
 
     Example: [bold]headrace rollback champion[/bold]
     """
-    from inttower.store import ModelStore
+    from inttower.publish.store import ModelStore
 
     version = ModelStore(context.obj.store_url).rollback(channel, to or None)
     out.print(f"{channel} now points to {version}")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from deploy.launcher import leftovers
 from headrace.client import Client
-from inttower.store import ModelStore
+from inttower.publish.store import ModelStore
 from settings.errors import HeadraceError
 from settings.settings import Settings
 from streaming.kafka import wait_for_broker

@@ -12,30 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from inttower.autoint import AutoInt as AutoInt
-    from inttower.autoint import AutoIntConfig as AutoIntConfig
-    from inttower.belief import FAST as FAST
-    from inttower.belief import MEDIUM as MEDIUM
-    from inttower.belief import SLOW as SLOW
-    from inttower.belief import BeliefConfig as BeliefConfig
-    from inttower.belief import Beliefs as Beliefs
-    from inttower.belief import Speed as Speed
-    from inttower.bundle import Served as Served
-    from inttower.bundle import read_bundle as read_bundle
-    from inttower.bundle import write_bundle as write_bundle
-    from inttower.cold import COLD as COLD
-    from inttower.cold import COLDConfig as COLDConfig
-    from inttower.contents import Contents as Contents
-    from inttower.contract import Decoupled as Decoupled
-    from inttower.contract import Model as Model
-    from inttower.dat import DAT as DAT
-    from inttower.dat import DATConfig as DATConfig
-    from inttower.dcn import DCN as DCN
-    from inttower.dcn import DCNConfig as DCNConfig
-    from inttower.deepfm import DeepFM as DeepFM
-    from inttower.deepfm import DeepFMConfig as DeepFMConfig
-    from inttower.dots import Dot as Dot
-    from inttower.dots import state_dots as state_dots
+    from inttower.core.contract import Decoupled as Decoupled
+    from inttower.core.contract import Model as Model
+    from inttower.core.spec import FeatureSpec as FeatureSpec
+    from inttower.core.spec import Field as Field
+    from inttower.core.training import Training as Training
     from inttower.errors import BundleError as BundleError
     from inttower.errors import IntTowerError as IntTowerError
     from inttower.errors import NotDecoupledError as NotDecoupledError
@@ -47,28 +28,47 @@ if TYPE_CHECKING:
     from inttower.evaluate import calibration as calibration
     from inttower.evaluate import gauc as gauc
     from inttower.evaluate import logloss as logloss
-    from inttower.factors import FactorConfig as FactorConfig
-    from inttower.factors import Factors as Factors
-    from inttower.factors import Outcomes as Outcomes
-    from inttower.factors import fit_factors as fit_factors
-    from inttower.inttower import IntTower as IntTower
-    from inttower.inttower import IntTowerConfig as IntTowerConfig
-    from inttower.logistic import LogisticRegression as LogisticRegression
-    from inttower.published import Base as Base
-    from inttower.published import UserVector as UserVector
-    from inttower.published import score as score
-    from inttower.scorer import fe_scores as fe_scores
-    from inttower.scorer import top_k as top_k
-    from inttower.spec import FeatureSpec as FeatureSpec
-    from inttower.spec import Field as Field
-    from inttower.store import ModelStore as ModelStore
-    from inttower.training import Training as Training
-    from inttower.two_tower import TwoTower as TwoTower
-    from inttower.two_tower import TwoTowerConfig as TwoTowerConfig
-    from inttower.user_state import UserState as UserState
-    from inttower.user_state import UserStateConfig as UserStateConfig
-    from inttower.wide_deep import WideDeep as WideDeep
-    from inttower.wide_deep import WideDeepConfig as WideDeepConfig
+    from inttower.models.autoint import AutoInt as AutoInt
+    from inttower.models.autoint import AutoIntConfig as AutoIntConfig
+    from inttower.models.cold import COLD as COLD
+    from inttower.models.cold import COLDConfig as COLDConfig
+    from inttower.models.dat import DAT as DAT
+    from inttower.models.dat import DATConfig as DATConfig
+    from inttower.models.dcn import DCN as DCN
+    from inttower.models.dcn import DCNConfig as DCNConfig
+    from inttower.models.deepfm import DeepFM as DeepFM
+    from inttower.models.deepfm import DeepFMConfig as DeepFMConfig
+    from inttower.models.dots import Dot as Dot
+    from inttower.models.dots import state_dots as state_dots
+    from inttower.models.inttower import IntTower as IntTower
+    from inttower.models.inttower import IntTowerConfig as IntTowerConfig
+    from inttower.models.logistic import LogisticRegression as LogisticRegression
+    from inttower.models.two_tower import TwoTower as TwoTower
+    from inttower.models.two_tower import TwoTowerConfig as TwoTowerConfig
+    from inttower.models.wide_deep import WideDeep as WideDeep
+    from inttower.models.wide_deep import WideDeepConfig as WideDeepConfig
+    from inttower.publish.bundle import Served as Served
+    from inttower.publish.bundle import read_bundle as read_bundle
+    from inttower.publish.bundle import write_bundle as write_bundle
+    from inttower.publish.published import Base as Base
+    from inttower.publish.published import UserVector as UserVector
+    from inttower.publish.published import score as score
+    from inttower.publish.scorer import fe_scores as fe_scores
+    from inttower.publish.scorer import top_k as top_k
+    from inttower.publish.snapshot import Contents as Contents
+    from inttower.publish.store import ModelStore as ModelStore
+    from inttower.state.belief import FAST as FAST
+    from inttower.state.belief import MEDIUM as MEDIUM
+    from inttower.state.belief import SLOW as SLOW
+    from inttower.state.belief import BeliefConfig as BeliefConfig
+    from inttower.state.belief import Beliefs as Beliefs
+    from inttower.state.belief import Speed as Speed
+    from inttower.state.factors import FactorConfig as FactorConfig
+    from inttower.state.factors import Factors as Factors
+    from inttower.state.factors import Outcomes as Outcomes
+    from inttower.state.factors import fit_factors as fit_factors
+    from inttower.state.user_state import UserState as UserState
+    from inttower.state.user_state import UserStateConfig as UserStateConfig
 
 _MODULES = {
     "autoint": ("AutoInt", "AutoIntConfig"),

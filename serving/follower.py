@@ -2,7 +2,7 @@
 
 **Versions.** The pointer of each channel is looked at whenever a version is announced, and once a
 second. A version that it names is read and checked here: hashes, shapes, finite numbers and golden
-scores (:func:`inttower.bundle.read_bundle`), then the quality gate (window AUC against the version
+scores (:func:`inttower.publish.bundle.read_bundle`), then the quality gate (window AUC against the version
 that serves; a rollback is a person's decision and passes it). What fails is refused for good, with
 the reason in log, metric and ``/v1/versions``; the version before serves on. Only a server that
 serves nothing yet looks further, for the newest older version that is sound.
@@ -28,9 +28,9 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from features.catalogue import Catalogue, CatalogueReader
 from features.declaration import Declaration
-from inttower.bundle import read_bundle
 from inttower.errors import BundleError, SpecError, StoreError
-from inttower.store import ModelStore, Pointer
+from inttower.publish.bundle import read_bundle
+from inttower.publish.store import ModelStore, Pointer
 from serving.channels import Channel
 from serving.live import LiveModel, unpack
 from serving.metrics import DELTAS, FOLLOWER_ERRORS

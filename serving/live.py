@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from features.catalogue import Catalogue
 from features.declaration import Declaration
 from features.inputs import Columns, RawRows, item_columns, never_seen, user_columns
-from inttower.bundle import Served
-from inttower.published import UserVector, score
+from inttower.publish.bundle import Served
+from inttower.publish.published import UserVector, score
 from serving.rows import NEVER, RowTable
 from settings.errors import EventError
 from streaming.events import Delta

@@ -16,7 +16,7 @@ from features.catalogue import Catalogue
 from features.declaration import Declaration
 from features.inputs import RawRows, getter, never_seen, user_columns
 from features.online import OnlineStore
-from inttower.scorer import top_k
+from inttower.publish.scorer import top_k
 from serving.channels import Channel, now_ms
 from serving.experiments import Assignment, Experiment
 from serving.messages import RankAnswer, RankedItem, RankRequest

@@ -14,9 +14,9 @@ import numpy as np
 
 from features.declaration import Declaration
 from features.samples import Sample
-from inttower.batch import FloatArray
+from inttower.core.batch import FloatArray
 from inttower.errors import BundleError
-from inttower.published import Base
+from inttower.publish.published import Base
 from streaming.events import Delta
 from trainer.inputs import SampleInputs
 from trainer.learner import Learner

@@ -11,7 +11,7 @@ from features.catalogue import Catalogue
 from features.declaration import Declaration, Entity
 from features.inputs import Columns, RawRows, item_columns, static_columns, user_columns
 from features.samples import Sample
-from inttower.user_state import UserState
+from inttower.state.user_state import UserState
 from trainer.rows import LatestRows
 
 Ensure = Callable[[Entity, Sequence[str]], None]

@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 
 from features.declaration import Declaration
 from features.samples import Sample
-from inttower.batch import Batch, FloatArray
-from inttower.contract import Columns, Decoupled, Model, Progress
-from inttower.user_state import UserState
+from inttower.core.batch import Batch, FloatArray
+from inttower.core.contract import Columns, Decoupled, Model, Progress
+from inttower.state.user_state import UserState
 from settings.errors import ConfigurationError
 from settings.settings import TrainerSettings
 from trainer.arrived import Arrived

@@ -12,14 +12,14 @@ import msgspec
 import torch
 from threadpoolctl import threadpool_limits
 
-from inttower.contract import Decoupled
-from inttower.dat import DAT
-from inttower.inttower import IntTower, IntTowerConfig
-from inttower.logistic import LogisticRegression
-from inttower.spec import FeatureSpec
-from inttower.training import Training
-from inttower.two_tower import TwoTower
-from inttower.user_state import UserState, UserStateConfig
+from inttower.core.contract import Decoupled
+from inttower.core.spec import FeatureSpec
+from inttower.core.training import Training
+from inttower.models.dat import DAT
+from inttower.models.inttower import IntTower, IntTowerConfig
+from inttower.models.logistic import LogisticRegression
+from inttower.models.two_tower import TwoTower
+from inttower.state.user_state import UserState, UserStateConfig
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from trainer.learner import Models

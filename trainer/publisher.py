@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from features.inputs import Columns
 from features.registry import declaration
 from features.samples import Sample
-from inttower.bundle import write_bundle
-from inttower.contents import contents
-from inttower.contract import Decoupled
+from inttower.core.contract import Decoupled
 from inttower.errors import BundleError, IntTowerError
-from inttower.published import Base
-from inttower.store import ModelStore
-from inttower.user_state import UserState
+from inttower.publish.bundle import write_bundle
+from inttower.publish.published import Base
+from inttower.publish.snapshot import contents
+from inttower.publish.store import ModelStore
+from inttower.state.user_state import UserState
 from settings.errors import BrokerError
 from settings.settings import Settings
 from streaming.events import VersionAnnounced, encode

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from inttower.batch import Batch, FloatArray, Layout
-from inttower.contract import Columns, Decoupled
-from inttower.spec import FeatureSpec
-from inttower.user_state import UserState
+from inttower.core.batch import Batch, FloatArray, Layout
+from inttower.core.contract import Columns, Decoupled
+from inttower.core.spec import FeatureSpec
+from inttower.state.user_state import UserState
 
 
 def user_rows(model: Decoupled, state: UserState | None, columns: Columns) -> FloatArray:

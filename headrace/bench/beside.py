@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from features.inputs import Columns
 from headrace.bench.live import CHUNK, Live, Rows, Times, chunks
-from inttower.batch import Batch
-from inttower.contract import Model
-from inttower.spec import FeatureSpec
-from inttower.user_state import UserState, UserStateConfig
+from inttower.core.batch import Batch
+from inttower.core.contract import Model
+from inttower.core.spec import FeatureSpec
+from inttower.state.user_state import UserState, UserStateConfig
 
 # an outcome is known a millisecond after its impression: to no row of the same time
 _KNOWN_AFTER_MS = 1

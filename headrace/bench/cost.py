@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from inttower.contract import Columns, Decoupled, Model
-from inttower.published import UserVector, score
-from inttower.spec import Side
+from inttower.core.contract import Columns, Decoupled, Model
+from inttower.core.spec import Side
+from inttower.publish.published import UserVector, score
 
 # candidates of one request in these measurements
 CANDIDATES = 10_000

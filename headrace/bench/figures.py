@@ -7,7 +7,7 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
-from inttower.batch import FloatArray
+from inttower.core.batch import FloatArray
 from inttower.evaluate import auc, calibration, gauc, logloss
 
 Figures = dict[str, float | int | None]

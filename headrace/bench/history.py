@@ -27,7 +27,7 @@ from features.declaration import (
     Streaming,
 )
 from headrace.bench.log import Happened, LogArrays
-from inttower.kernels import kernel
+from inttower.core.kernels import kernel
 from settings.errors import ConfigurationError
 
 Codes = NDArray[np.int32]

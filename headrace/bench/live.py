@@ -19,10 +19,10 @@ from features.inputs import (
 )
 from headrace.bench.history import History
 from headrace.bench.log import LogArrays
-from inttower.batch import Batch
-from inttower.contract import Columns as ModelColumns
-from inttower.contract import Model
-from inttower.spec import FeatureSpec
+from inttower.core.batch import Batch
+from inttower.core.contract import Columns as ModelColumns
+from inttower.core.contract import Model
+from inttower.core.spec import FeatureSpec
 
 Rows = NDArray[np.int64]
 Times = NDArray[np.int64]

@@ -6,20 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from headrace.bench.split import TASTES
-from inttower.autoint import AutoInt, AutoIntConfig
-from inttower.cold import COLD, COLDConfig
-from inttower.contract import Model
-from inttower.dat import DAT, DATConfig
-from inttower.dcn import DCN, DCNConfig
-from inttower.deepfm import DeepFM, DeepFMConfig
-from inttower.dots import Dot, state_dots
-from inttower.inttower import IntTower, IntTowerConfig
-from inttower.learner import Learner
-from inttower.logistic import LogisticRegression
-from inttower.spec import FeatureSpec
-from inttower.training import Training
-from inttower.two_tower import TwoTower, TwoTowerConfig
-from inttower.wide_deep import WideDeep, WideDeepConfig
+from inttower.core.contract import Model
+from inttower.core.learner import Learner
+from inttower.core.spec import FeatureSpec
+from inttower.core.training import Training
+from inttower.models.autoint import AutoInt, AutoIntConfig
+from inttower.models.cold import COLD, COLDConfig
+from inttower.models.dat import DAT, DATConfig
+from inttower.models.dcn import DCN, DCNConfig
+from inttower.models.deepfm import DeepFM, DeepFMConfig
+from inttower.models.dots import Dot, state_dots
+from inttower.models.inttower import IntTower, IntTowerConfig
+from inttower.models.logistic import LogisticRegression
+from inttower.models.two_tower import TwoTower, TwoTowerConfig
+from inttower.models.wide_deep import WideDeep, WideDeepConfig
 from settings.errors import ConfigurationError
 
 

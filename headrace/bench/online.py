@@ -24,9 +24,9 @@ from headrace.bench.beside import Beside
 from headrace.bench.figures import Figures, figures
 from headrace.bench.live import CHUNK, Live, Rows, Times, chunks, part_of, warm_up_end
 from headrace.bench.refresh import Refresh, Served
-from inttower.batch import FloatArray
-from inttower.contract import Model
-from inttower.spec import FeatureSpec
+from inttower.core.batch import FloatArray
+from inttower.core.contract import Model
+from inttower.core.spec import FeatureSpec
 
 Report = Callable[[str, float], None]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from inttower.batch import Batch, FloatArray, Layout
-from inttower.spec import Side
+from inttower.core.batch import Batch, FloatArray, Layout
+from inttower.core.spec import Side
 
 _WIDTH = 32
 _HIDDEN = (300, 300, 128)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inttower.batch import FloatArray
-from inttower.contract import Columns, Model
+from inttower.core.batch import FloatArray
+from inttower.core.contract import Columns, Model
 from settings.errors import ConfigurationError
 
 _UNITS = {"s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from headrace.bench.results import Key, Row
 from headrace.bench.session import Options, Report, Session, Unit
-from inttower.scorer import fe_scores
+from inttower.publish.scorer import fe_scores
 
 Array = npt.NDArray[np.float32]
 Way = Callable[[], Tensor | Array]

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from features.declaration import ENTITIES, Declaration, Entity
 from headrace.bench.log import LogArrays
-from inttower.contract import Columns
-from inttower.spec import FeatureSpec, Field
+from inttower.core.contract import Columns
+from inttower.core.spec import FeatureSpec, Field
 
 Rows = NDArray[np.int64]
 Labels = NDArray[np.uint8]

@@ -20,7 +20,7 @@ from headrace.bench.refresh import Refresh
 from headrace.bench.results import Key, Row
 from headrace.bench.session import Options, Report, Session, Unit
 from headrace.bench.summary import mean_of, spread_of
-from inttower.spec import FeatureSpec
+from inttower.core.spec import FeatureSpec
 
 # oldest first, as in the report
 AGES = ["7d", "1d", "5h", "1h", "30min"]

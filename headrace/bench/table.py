@@ -25,8 +25,8 @@ from headrace.bench.results import Key, Row
 from headrace.bench.session import Options, Report, Session, Unit
 from headrace.bench.split import PROTOCOLS, ProtocolName, Split, SplitData
 from headrace.bench.summary import mean_of, spread_of
-from inttower.batch import Batch
-from inttower.contract import Columns, Model
+from inttower.core.batch import Batch
+from inttower.core.contract import Columns, Model
 from settings.errors import ConfigurationError
 
 # rows turned to ids at a time

@@ -20,8 +20,8 @@ from headrace.bench.plain import plain_loader, train_plain
 from headrace.bench.results import Key, Row
 from headrace.bench.session import Options, Report, Session, Unit
 from headrace.bench.summary import mean_of
-from inttower.batch import Batch, FloatArray, Layout
-from inttower.contract import Model
+from inttower.core.batch import Batch, FloatArray, Layout
+from inttower.core.contract import Model
 
 PLAIN = "plain PyTorch"
 _RUNS = 2

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from features.movielens import MOVIELENS
 from headrace.bench.log import LogArrays, load
 from headrace.bench.split import ProtocolName, Split, SplitData
-from inttower.contract import Columns
+from inttower.core.contract import Columns
 from tests.streaming.made_up import made_up_log
 
 LOG = load(made_up_log(1_500, users=30), MOVIELENS)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from inttower.spec import FeatureSpec, Field
+from inttower.core.spec import FeatureSpec, Field
 
 Toy = tuple[dict[str, Any], npt.NDArray[np.uint8]]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inttower import kalman
-from inttower.belief import FAST, MEDIUM, SLOW, BeliefConfig, Beliefs, Learnt, Speed
 from inttower.errors import StateError
+from inttower.state import kalman
+from inttower.state.belief import FAST, MEDIUM, SLOW, BeliefConfig, Beliefs, Learnt, Speed
 
 Doubles = npt.NDArray[np.float64]
 P = 3

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inttower.inttower import IntTower, IntTowerConfig, IntTowerNetwork
-from inttower.network import Inputs
-from inttower.spec import FeatureSpec
+from inttower.core.network import Inputs
+from inttower.core.spec import FeatureSpec
+from inttower.models.inttower import IntTower, IntTowerConfig, IntTowerNetwork
 from tests.inttower.conftest import SPEC
 
 SHAPE = IntTowerConfig(width=4, hidden=(8, 8, 8), heads=2, head_size=3, cir=0.5)

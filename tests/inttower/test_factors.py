@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import ortho_group
 
 from inttower.errors import SpecError
-from inttower.factors import FactorConfig, Factors, Outcomes, fit_factors
+from inttower.state.factors import FactorConfig, Factors, Outcomes, fit_factors
 
 Doubles = npt.NDArray[np.float64]
 
@@ -104,7 +104,7 @@ def test_finds_what_was_planted_and_foretells_new_items() -> None:
         log.outcomes.users[known], log.outcomes.items[known], log.outcomes.labels[known]
     )
     fit = fit_factors(part, log.users, log.items, SMALL)
-    from inttower.belief import SLOW, BeliefConfig, Beliefs
+    from inttower.state.belief import SLOW, BeliefConfig, Beliefs
 
     beliefs = Beliefs(BeliefConfig(size=4, speeds=(SLOW,), variance=1.0))
     names = [f"u{k}" for k in range(300)]

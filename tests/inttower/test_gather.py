@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inttower.batch import EMPTY, IntArray
-from inttower.gather import NOWHERE, bag_means, field_means, number
+from inttower.core.batch import EMPTY, IntArray
+from inttower.core.gather import NOWHERE, bag_means, field_means, number
 
 
 @settings(deadline=None)  # the first call compiles

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inttower.core.ids import UNKNOWN, IdTable
+from inttower.core.spec import FeatureSpec
+from inttower.core.training import Training
 from inttower.errors import SpecError
-from inttower.ids import UNKNOWN, IdTable
-from inttower.spec import FeatureSpec
-from inttower.training import Training
-from inttower.two_tower import TwoTower, TwoTowerConfig
+from inttower.models.two_tower import TwoTower, TwoTowerConfig
 
 Toy = Callable[..., tuple[dict[str, Any], Any]]
 

@@ -14,25 +14,25 @@ import numpy as np
 import pytest
 import torch
 
-from inttower.autoint import AutoInt, AutoIntConfig
-from inttower.bundle import read_bundle, write_bundle
-from inttower.cold import COLD, COLDConfig
-from inttower.contents import contents
-from inttower.contract import Decoupled, Model
-from inttower.dat import DAT, DATConfig
-from inttower.dcn import DCN, DCNConfig
-from inttower.deepfm import DeepFM, DeepFMConfig
-from inttower.dots import Dot
+from inttower.core.contract import Decoupled, Model
+from inttower.core.learner import Learner
+from inttower.core.spec import FeatureSpec
+from inttower.core.training import Training
 from inttower.errors import NotDecoupledError, SpecError, StaleBatchError
 from inttower.evaluate import auc
-from inttower.inttower import IntTower, IntTowerConfig
-from inttower.learner import Learner
-from inttower.logistic import LogisticRegression
-from inttower.published import score
-from inttower.spec import FeatureSpec
-from inttower.training import Training
-from inttower.two_tower import TwoTower, TwoTowerConfig
-from inttower.wide_deep import WideDeep, WideDeepConfig
+from inttower.models.autoint import AutoInt, AutoIntConfig
+from inttower.models.cold import COLD, COLDConfig
+from inttower.models.dat import DAT, DATConfig
+from inttower.models.dcn import DCN, DCNConfig
+from inttower.models.deepfm import DeepFM, DeepFMConfig
+from inttower.models.dots import Dot
+from inttower.models.inttower import IntTower, IntTowerConfig
+from inttower.models.logistic import LogisticRegression
+from inttower.models.two_tower import TwoTower, TwoTowerConfig
+from inttower.models.wide_deep import WideDeep, WideDeepConfig
+from inttower.publish.bundle import read_bundle, write_bundle
+from inttower.publish.published import score
+from inttower.publish.snapshot import contents
 
 Toy = Callable[..., tuple[dict[str, Any], Any]]
 Make = Callable[..., Learner]

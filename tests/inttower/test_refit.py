@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inttower.attributes import Attributes
-from inttower.batch import SIDES
-from inttower.dots import ITEM_BIAS, ITEM_FACTORS
+from inttower.core.batch import SIDES
+from inttower.core.spec import FeatureSpec, Field
 from inttower.errors import SpecError
-from inttower.factors import FactorConfig
-from inttower.history import History
-from inttower.spec import FeatureSpec, Field
-from inttower.user_state import UserState, UserStateConfig
+from inttower.models.dots import ITEM_BIAS, ITEM_FACTORS
+from inttower.state.attributes import Attributes
+from inttower.state.factors import FactorConfig
+from inttower.state.history import History
+from inttower.state.user_state import UserState, UserStateConfig
 
 SPEC = FeatureSpec(
     (

@@ -11,21 +11,21 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from inttower.autoint import AutoInt, AutoIntConfig
-from inttower.batch import Batch
-from inttower.cold import COLD, COLDConfig
-from inttower.dat import DAT, DATConfig
-from inttower.dcn import DCN, Cross, DCNConfig
-from inttower.deepfm import DeepFM, DeepFMConfig, DeepFMNetwork
-from inttower.dots import Dot
+from inttower.core.batch import Batch
+from inttower.core.learner import Learner
+from inttower.core.network import Inputs
+from inttower.core.spec import FeatureSpec, Field
 from inttower.errors import SpecError
-from inttower.inttower import IntTower, IntTowerConfig
-from inttower.learner import Learner
-from inttower.logistic import LogisticRegression
-from inttower.network import Inputs
-from inttower.spec import FeatureSpec, Field
-from inttower.two_tower import TwoTower, TwoTowerConfig, TwoTowerNetwork
-from inttower.wide_deep import WideDeep, WideDeepConfig
+from inttower.models.autoint import AutoInt, AutoIntConfig
+from inttower.models.cold import COLD, COLDConfig
+from inttower.models.dat import DAT, DATConfig
+from inttower.models.dcn import DCN, Cross, DCNConfig
+from inttower.models.deepfm import DeepFM, DeepFMConfig, DeepFMNetwork
+from inttower.models.dots import Dot
+from inttower.models.inttower import IntTower, IntTowerConfig
+from inttower.models.logistic import LogisticRegression
+from inttower.models.two_tower import TwoTower, TwoTowerConfig, TwoTowerNetwork
+from inttower.models.wide_deep import WideDeep, WideDeepConfig
 
 Toy = Callable[..., tuple[dict[str, Any], Any]]
 

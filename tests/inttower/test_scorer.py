@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from inttower import tensor_scorer
 from inttower.errors import SpecError
-from inttower.scorer import fe_scores, top_k
+from inttower.publish import tensor_scorer
+from inttower.publish.scorer import fe_scores, top_k
 
 Floats = npt.NDArray[np.float32]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inttower.core.spec import FeatureSpec
 from inttower.errors import SpecError
-from inttower.inttower import IntTower, IntTowerConfig
-from inttower.spec import FeatureSpec
+from inttower.models.inttower import IntTower, IntTowerConfig
 
 Toy = Callable[..., tuple[dict[str, Any], Any]]
 

@@ -10,7 +10,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from inttower.errors import StoreError
-from inttower.store import MANIFEST, ModelStore
+from inttower.publish.store import MANIFEST, ModelStore
 
 FILES = ("dense.safetensors", "rows.safetensors", MANIFEST)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from inttower.batch import Layout
-from inttower.spec import FeatureSpec
-from inttower.tables import Embeddings, Gathered
+from inttower.core.batch import Layout
+from inttower.core.spec import FeatureSpec
+from inttower.core.tables import Embeddings, Gathered
 
 Toy = Callable[..., tuple[dict[str, Any], Any]]
 WIDTH, EXTRA = 4, 3

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inttower import user_state
-from inttower.dots import ITEM_FACTORS, state_dots
+from inttower.core.spec import FeatureSpec, Field
 from inttower.errors import StateError
-from inttower.factors import FactorConfig, Factors, fit_factors
-from inttower.spec import FeatureSpec, Field
-from inttower.user_state import UserState, UserStateConfig
+from inttower.models.dots import ITEM_FACTORS, state_dots
+from inttower.state import user_state
+from inttower.state.factors import FactorConfig, Factors, fit_factors
+from inttower.state.user_state import UserState, UserStateConfig
 
 SPEC = FeatureSpec(
     (

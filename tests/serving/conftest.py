@@ -21,10 +21,10 @@ from features.catalogue import Catalogue
 from features.feast_repo import Repository
 from features.inputs import RawRows, item_columns, model_spec, never_seen, user_columns
 from features.movielens import MOVIELENS
-from inttower.bundle import write_bundle
-from inttower.contents import Contents, contents
-from inttower.inttower import IntTower, IntTowerConfig
-from inttower.store import ModelStore
+from inttower.models.inttower import IntTower, IntTowerConfig
+from inttower.publish.bundle import write_bundle
+from inttower.publish.snapshot import Contents, contents
+from inttower.publish.store import ModelStore
 from serving.server import HttpServer
 from settings.settings import Settings
 from streaming.events import Delta, Entity, VersionAnnounced, encode

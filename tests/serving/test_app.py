@@ -18,7 +18,7 @@ from streaming.topics import CLICKS, IMPRESSIONS
 from tests.serving.conftest import NOW
 
 if TYPE_CHECKING:
-    from inttower.inttower import IntTower
+    from inttower.models.inttower import IntTower
     from tests.serving.conftest import World
 
 YEAR_2999 = 32_472_144_000_000

@@ -18,8 +18,8 @@ from kafka.errors import KafkaConnectionError
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from inttower.contents import Contents
-from inttower.published import score
+from inttower.publish.published import score
+from inttower.publish.snapshot import Contents
 from serving.channels import Channel
 from serving.follower import Follower
 from serving.live import LiveModel
@@ -28,7 +28,7 @@ from streaming.topics import ITEMS
 from tests.serving.conftest import ITEM_IDS, NOW
 
 if TYPE_CHECKING:
-    from inttower.inttower import IntTower
+    from inttower.models.inttower import IntTower
     from tests.serving.conftest import World
 
 _Floats = NDArray[np.float32]

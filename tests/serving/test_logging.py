@@ -13,7 +13,7 @@ from streaming.topics import IMPRESSIONS
 from tests.serving.conftest import NOW, USER_IDS, user_raw
 
 if TYPE_CHECKING:
-    from inttower.inttower import IntTower
+    from inttower.models.inttower import IntTower
     from tests.serving.conftest import World
 
 EXPERIMENT = """

@@ -17,7 +17,7 @@ from tests.conftest import free_settings
 from tests.serving.conftest import NOW, Models, worlds
 
 if TYPE_CHECKING:
-    from inttower.inttower import IntTower
+    from inttower.models.inttower import IntTower
 
 EVENT = {"request_id": "r", "user_id": "u1", "item_id": "i1", "ts": NOW}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from inttower.inttower import IntTower
-from inttower.published import score
+from inttower.models.inttower import IntTower
+from inttower.publish.published import score
 
 if TYPE_CHECKING:
     from tests.serving.conftest import World

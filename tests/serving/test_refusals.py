@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from inttower.spec import FeatureSpec
+from inttower.core.spec import FeatureSpec
 from tests.serving.conftest import NOW, Models
 
 if TYPE_CHECKING:
-    from inttower.inttower import IntTower
+    from inttower.models.inttower import IntTower
     from tests.serving.conftest import World
 
 Damage = Callable[[Path], object]

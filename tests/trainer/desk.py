@@ -11,8 +11,8 @@ import numpy as np
 from features.inputs import Columns
 from features.movielens import MOVIELENS
 from features.samples import Sample, sample_decoder
-from inttower.bundle import Served, read_bundle
-from inttower.store import ModelStore
+from inttower.publish.bundle import Served, read_bundle
+from inttower.publish.store import ModelStore
 from settings.settings import Settings
 from streaming import topics
 from streaming.events import Delta, Update

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from features.inputs import Columns
 from features.samples import Sample
-from inttower.contents import Contents
-from inttower.published import score
+from inttower.publish.published import score
+from inttower.publish.snapshot import Contents
 from tests.trainer import synthetic
 from tests.trainer.build import decode
 from tests.trainer.desk import CHAMPION, Desk, floats

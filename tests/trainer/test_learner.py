@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from inttower.batch import FloatArray
+from inttower.core.batch import FloatArray
 from settings.errors import ConfigurationError
 from tests.trainer import synthetic
 from tests.trainer.build import SMALL, arrived, digest, learner

@@ -9,7 +9,7 @@ import pytest
 import torch
 from prometheus_client import Counter
 
-from inttower.inttower import IntTower
+from inttower.models.inttower import IntTower
 from settings.errors import BrokerError
 from settings.settings import Settings
 from streaming.events import Delta, VersionAnnounced

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from inttower.store import ModelStore
+from inttower.publish.store import ModelStore
 from settings.settings import Settings
 from tests.trainer import synthetic
 from tests.trainer.build import SMALL

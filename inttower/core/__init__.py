@@ -1,0 +1,1 @@
+"""What every model stands on: feature spec, id tables, learner, contract."""

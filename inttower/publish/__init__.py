@@ -1,0 +1,1 @@
+"""From a trained model to what a server reads: encoders, scorer, bundles, the model store."""

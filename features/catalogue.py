@@ -26,8 +26,8 @@ from features.declaration import Entity as EntityName
 from settings.errors import BrokerError, EventError
 from settings.settings import Settings
 from streaming.events import Entity
-from streaming.kafka import admin, begin_offsets, consumer, end_offsets
-from streaming.topics import ITEMS, USERS
+from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.topics import ITEMS, USERS
 
 log = logging.getLogger(__name__)
 

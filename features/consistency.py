@@ -26,8 +26,8 @@ from features.registry import declaration
 from features.samples import Mark, sample_decoder
 from settings.errors import HeadraceError
 from settings.settings import Settings
-from streaming.kafka import admin, begin_offsets, consumer, end_offsets
-from streaming.topics import IMPRESSIONS, SAMPLES
+from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.topics import IMPRESSIONS, SAMPLES
 
 NEWEST_RECORDS = 200_000
 _WAIT_MS = 500

@@ -36,7 +36,7 @@ from features.sql_entrance import (
 )
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from streaming.topics import DEAD_LETTERS, ITEM_FEATURES, SAMPLES, USER_FEATURES
+from streaming.kafka.topics import DEAD_LETTERS, ITEM_FEATURES, SAMPLES, USER_FEATURES
 
 # prepared transactions must outlive any downtime: what times out is lost without an error
 _TRANSACTION_TIMEOUT_MS = 12 * 3_600_000

@@ -21,7 +21,7 @@ from typing import Literal
 
 from settings.settings import Settings
 from streaming.events import MAX_ID_BYTES, SECONDS_LIMIT
-from streaming.topics import CLICKS, IMPRESSIONS
+from streaming.kafka.topics import CLICKS, IMPRESSIONS
 
 Type = Literal["id", "text", "int", "float", "object"]
 

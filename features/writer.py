@@ -31,9 +31,9 @@ from features.feast_repo import Repository, Table
 from features.registry import declaration
 from settings.errors import BrokerError, HeadraceError, StoreError
 from settings.settings import Settings
-from streaming.collector import spare_collector
-from streaming.kafka import admin, begin_offsets, consumer, wait_for_broker
-from streaming.topics import ITEM_FEATURES, USER_FEATURES
+from streaming.kafka.client import admin, begin_offsets, consumer, wait_for_broker
+from streaming.kafka.topics import ITEM_FEATURES, USER_FEATURES
+from streaming.kafka.tune_gc import spare_collector
 
 log = logging.getLogger(__name__)
 

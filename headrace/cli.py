@@ -19,7 +19,7 @@ from headrace.bench.cli import bench
 from inttower.errors import IntTowerError
 from settings.errors import ConfigurationError, HeadraceError
 from settings.settings import Settings
-from streaming.collector import spare_collector
+from streaming.kafka.tune_gc import spare_collector
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -147,8 +147,8 @@ def replay(
 
     Example: [bold]headrace replay ml-1m --path ~/ml-1m --speed 1000 --start 0.8[/bold]
     """
-    from headrace.logs import find_log
     from headrace.replaying import replay_log
+    from streaming.logs.choose import find_log
 
     replay_log(context.obj, find_log(log, path), speed=speed, start=start, end=end, out=out)
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from headrace.logs import find_log
 from headrace.loop import Loop
 from headrace.probe import FreshnessProbe
 from headrace.ranked import RankedStretch
@@ -27,9 +26,10 @@ from serving.exposures import experiment_report
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.events import Impression
-from streaming.ledger import count_events
+from streaming.kafka.ledger import count_events
 from streaming.logs import EventLog
-from streaming.replay import time_of
+from streaming.logs.choose import find_log
+from streaming.replay.replayer import time_of
 from trainer.report import Report
 
 WARMUP_SHARE = 0.9

@@ -12,7 +12,7 @@ from deploy.launcher import leftovers
 from headrace.parts import ports
 from settings.errors import HeadraceError
 from settings.settings import Settings
-from streaming.java import Bundle, jars, java
+from streaming.kafka.java import Bundle, jars, java
 
 NEEDED_DISK_GB = 5
 

@@ -21,8 +21,8 @@ from headrace.up import broker_and_topics
 from settings.errors import ConfigurationError, HeadraceError
 from settings.settings import Settings
 from streaming.logs import EventLog
-from streaming.progress import progress_bar
-from streaming.replay import Replay, Replayed, Transform
+from streaming.replay.progress_bar import progress_bar
+from streaming.replay.replayer import Replay, Replayed, Transform
 from trainer.report import Report, read_report, report_path
 
 _POLL_S = 0.1

@@ -15,7 +15,7 @@ from features.registry import declaration
 from features.sql import render_job
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from streaming.kafka import create_topics, wait_for_broker
+from streaming.kafka.client import create_topics, wait_for_broker
 
 SETTINGS_FILE = "settings.json"
 
@@ -55,12 +55,12 @@ def write_settings(settings: Settings) -> Path:
 def broker(settings: Settings, path: Path) -> Part:
     """The embedded broker."""
     host, port = settings.kafka.bootstrap.rsplit(":", 1)
-    return _module("broker", "streaming.broker", path, lambda: listens(host, int(port)))
+    return _module("broker", "streaming.kafka.broker", path, lambda: listens(host, int(port)))
 
 
 def job(settings: Settings, path: Path) -> Part:
     """The Flink job; ready once Flink says that it runs."""
-    return _metrics("job", "streaming.job", path, settings.job_metrics_port)
+    return _metrics("job", "streaming.job.flink_job", path, settings.job_metrics_port)
 
 
 def writer(settings: Settings, path: Path) -> Part:
@@ -81,7 +81,7 @@ def server(settings: Settings, path: Path) -> Part:
 
 def clock(_: Settings, path: Path) -> Part:
     """The live time marks."""
-    return _module("clock", "streaming.clock", path, lambda: True)
+    return _module("clock", "streaming.kafka.clock", path, lambda: True)
 
 
 _BUILDERS = {

@@ -8,10 +8,10 @@ from rich.console import Console
 
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from streaming.kafka import wait_for_broker
+from streaming.kafka.client import wait_for_broker
 from streaming.logs import EventLog
-from streaming.progress import progress_bar
-from streaming.replay import Replay, number_at
+from streaming.replay.progress_bar import progress_bar
+from streaming.replay.replayer import Replay, number_at
 
 
 def replay_log(

@@ -14,8 +14,8 @@ from headrace.client import Client
 from inttower.publish.store import ModelStore
 from settings.errors import HeadraceError
 from settings.settings import Settings
-from streaming.kafka import wait_for_broker
-from streaming.ledger import count_events
+from streaming.kafka.client import wait_for_broker
+from streaming.kafka.ledger import count_events
 from trainer.report import read_report, report_path
 
 

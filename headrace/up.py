@@ -12,7 +12,7 @@ from rich.console import Console
 from deploy.launcher import Launcher
 from headrace import parts
 from settings.settings import Settings
-from streaming.kafka import create_topics, wait_for_broker
+from streaming.kafka.client import create_topics, wait_for_broker
 
 WATCH_SECONDS = 1.0
 PARTS = ("clock", "job", "writer", "trainer", "server")

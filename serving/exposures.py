@@ -12,8 +12,8 @@ from serving.analysis import ExperimentReport, Exposure, report
 from serving.experiments import Experiment
 from settings.errors import BrokerError, EventError
 from settings.settings import Settings
-from streaming.kafka import admin, begin_offsets, consumer, end_offsets
-from streaming.topics import SAMPLES
+from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.topics import SAMPLES
 
 _POLL_MS = 500
 

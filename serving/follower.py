@@ -37,8 +37,8 @@ from serving.metrics import DELTAS, FOLLOWER_ERRORS
 from settings.errors import BrokerError, EventError
 from settings.settings import Settings
 from streaming.events import Delta, Update, VersionAnnounced
-from streaming.kafka import consumer
-from streaming.topics import MODEL_UPDATES
+from streaming.kafka.client import consumer
+from streaming.kafka.topics import MODEL_UPDATES
 
 log = logging.getLogger(__name__)
 

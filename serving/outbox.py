@@ -22,7 +22,7 @@ from kafka.errors import KafkaError
 from serving.metrics import OUTBOX_DELIVERED, OUTBOX_LOST, OUTBOX_PENDING
 from settings.errors import BrokerError
 from settings.settings import Settings
-from streaming.kafka import producer
+from streaming.kafka.client import producer
 
 log = logging.getLogger(__name__)
 

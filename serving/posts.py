@@ -14,7 +14,7 @@ from serving.problems import RequestError, cure_for, decode
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Click, Impression, check_event, encode
-from streaming.topics import CLICKS, IMPRESSIONS
+from streaming.kafka.topics import CLICKS, IMPRESSIONS
 
 # Kafka's own limit less what a record adds; what Kafka refuses is known too late: the other events
 # of the post are in

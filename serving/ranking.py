@@ -26,7 +26,7 @@ from serving.problems import RequestError, cure_for
 from settings.errors import EventError, StoreError
 from settings.settings import Settings
 from streaming.events import MAX_ID_BYTES, Impression, check_time, encode
-from streaming.topics import IMPRESSIONS
+from streaming.kafka.topics import IMPRESSIONS
 
 MAX_CONTEXT_BYTES = 4096
 _SHORT_ID = MAX_ID_BYTES // 4  # so many characters never have more than the bytes allowed

@@ -11,7 +11,7 @@ from serving.app import make_app
 from serving.service import Service
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from streaming.collector import spare_collector
+from streaming.kafka.tune_gc import spare_collector
 
 # a thread in the background gives the interpreter back after this; Python's 5 ms would be the
 # longest wait of a request

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from settings.settings import Settings
-from streaming.broker import Broker
+from streaming.kafka.broker import Broker
 
 # read when torch and its kin are loaded: several threads of several processes on two cores wait for
 # one another more than they work

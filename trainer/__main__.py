@@ -14,8 +14,8 @@ from prometheus_client import start_http_server
 from inttower.errors import IntTowerError
 from settings.errors import HeadraceError
 from settings.settings import Settings
-from streaming.collector import spare_collector
-from streaming.kafka import wait_for_broker
+from streaming.kafka.client import wait_for_broker
+from streaming.kafka.tune_gc import spare_collector
 from trainer.models import prepare_torch
 from trainer.service import Trainer
 

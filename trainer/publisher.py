@@ -29,8 +29,8 @@ from inttower.state.user_state import UserState
 from settings.errors import BrokerError
 from settings.settings import Settings
 from streaming.events import VersionAnnounced, encode
-from streaming.kafka import Writer, admin, end_offsets
-from streaming.topics import MODEL_UPDATES
+from streaming.kafka.client import Writer, admin, end_offsets
+from streaming.kafka.topics import MODEL_UPDATES
 from trainer.deltas import Collector, deltas
 from trainer.inputs import SampleInputs
 from trainer.intake import Intake

@@ -20,7 +20,7 @@ from features.registry import declaration
 from features.samples import Sample, sample_decoder
 from settings.errors import CheckpointError
 from settings.settings import Settings
-from streaming.kafka import Writer
+from streaming.kafka.client import Writer
 from trainer.checkpoint import CheckpointFolder
 from trainer.inputs import SampleInputs
 from trainer.intake import Intake, IntakeFacts

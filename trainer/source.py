@@ -11,8 +11,7 @@ from kafka.errors import OffsetOutOfRangeError
 
 from settings.errors import BrokerError, CheckpointError
 from settings.settings import Settings
-from streaming import topics
-from streaming.kafka import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets, topics
 
 log = logging.getLogger(__name__)
 

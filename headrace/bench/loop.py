@@ -25,16 +25,16 @@ from headrace.bench.results import Key, Row
 from headrace.bench.session import Options, Report, Session, Unit
 from headrace.client import Client
 from headrace.demo import figures, percentiles
-from headrace.logs import find_log
 from headrace.loop import Loop
 from headrace.probe import FreshnessProbe
 from settings.settings import Settings
 from streaming.events import Click, encode
-from streaming.kafka import Writer, partition_for
-from streaming.ledger import count_events
+from streaming.kafka.client import Writer, partition_for
+from streaming.kafka.ledger import count_events
+from streaming.kafka.topics import CLICKS, IMPRESSIONS
 from streaming.logs import Event, EventLog
-from streaming.replay import time_of
-from streaming.topics import CLICKS, IMPRESSIONS
+from streaming.logs.choose import find_log
+from streaming.replay.replayer import time_of
 from trainer.report import Report as TrainerReport
 
 # events between two steps of the progress bar

@@ -25,7 +25,7 @@ from features.declaration import Declaration
 from features.registry import declaration
 from headrace.bench.log import LogArrays, load
 from headrace.bench.results import Key, Results, Row
-from headrace.logs import find_log
+from streaming.logs.choose import find_log
 
 Report = Callable[[str, float], None]
 Measurements = Iterable[tuple[Key, Mapping[str, Any]]]

@@ -12,7 +12,7 @@ from features.movielens import MOVIELENS
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Entity
-from streaming.kafka import Writer, create_topics
+from streaming.kafka.client import Writer, create_topics
 
 _ATTRIBUTES = st.dictionaries(
     st.sampled_from(["gender", "age", "genres", "decade", "other"]), st.text(max_size=5)

@@ -11,7 +11,7 @@ from features.consistency import Consistency, measure
 from features.movielens import MOVIELENS
 from features.samples import features_type
 from settings.settings import Settings
-from streaming.kafka import Writer, create_topics
+from streaming.kafka.client import Writer, create_topics
 
 T = 978_300_760_123
 

@@ -23,8 +23,8 @@ from features.samples import FeatureRow
 from features.writer import FeatureWriter
 from settings.errors import BrokerError
 from settings.settings import Settings
-from streaming.broker import Broker
-from streaming.kafka import Writer, create_topics
+from streaming.kafka.broker import Broker
+from streaming.kafka.client import Writer, create_topics
 
 T = 978_300_760_123
 Row = Callable[..., bytes]

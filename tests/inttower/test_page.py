@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming.java import cache_folder
+from streaming.kafka.java import cache_folder
 from streaming.logs import fetch_ml_100k
 
 PAGE = Path(__file__).parents[2] / "inttower" / "README.md"

@@ -28,8 +28,8 @@ from inttower.publish.store import ModelStore
 from serving.server import HttpServer
 from settings.settings import Settings
 from streaming.events import Delta, Entity, VersionAnnounced, encode
-from streaming.kafka import admin, consumer, create_topics, end_offsets, producer
-from streaming.topics import ITEMS, MODEL_UPDATES, USERS
+from streaming.kafka.client import admin, consumer, create_topics, end_offsets, producer
+from streaming.kafka.topics import ITEMS, MODEL_UPDATES, USERS
 from tests.conftest import free_ports
 
 USER_IDS = [f"u{n}" for n in range(12)]

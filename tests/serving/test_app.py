@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from serving.server import HttpServer
 from settings.errors import ConfigurationError
-from streaming.topics import CLICKS, IMPRESSIONS
+from streaming.kafka.topics import CLICKS, IMPRESSIONS
 from tests.serving.conftest import NOW
 
 if TYPE_CHECKING:

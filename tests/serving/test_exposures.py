@@ -11,8 +11,8 @@ from serving.experiments import Experiment, Variant
 from serving.exposures import collect, experiment_report
 from settings.errors import EventError
 from settings.settings import Settings
-from streaming.kafka import create_topics
-from streaming.topics import SAMPLES
+from streaming.kafka.client import create_topics
+from streaming.kafka.topics import SAMPLES
 
 
 def sample(user: str, *, ts: int, label: int = 0, variant: str | None = "a") -> dict[str, Any]:

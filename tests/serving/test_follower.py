@@ -24,7 +24,7 @@ from serving.channels import Channel
 from serving.follower import Follower
 from serving.live import LiveModel
 from streaming.events import Entity, encode
-from streaming.topics import ITEMS
+from streaming.kafka.topics import ITEMS
 from tests.serving.conftest import ITEM_IDS, NOW
 
 if TYPE_CHECKING:

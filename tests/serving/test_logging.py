@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serving.experiments import Experiment
-from streaming.topics import IMPRESSIONS
+from streaming.kafka.topics import IMPRESSIONS
 from tests.serving.conftest import NOW, USER_IDS, user_raw
 
 if TYPE_CHECKING:

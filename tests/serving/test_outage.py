@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import REGISTRY
 
-from streaming.broker import Broker
-from streaming.topics import IMPRESSIONS
+from streaming.kafka.broker import Broker
+from streaming.kafka.topics import IMPRESSIONS
 from tests.conftest import free_settings
 from tests.serving.conftest import NOW, Models, worlds
 

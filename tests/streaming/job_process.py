@@ -19,9 +19,8 @@ from features.movielens import MOVIELENS
 from features.samples import Mark, Sample, sample_decoder
 from features.sql import render_job
 from settings.settings import Settings
-from streaming import topics
-from streaming.kafka import admin, consumer, end_offsets
-from streaming.ledger import Sums, count_events
+from streaming.kafka.client import admin, consumer, end_offsets, topics
+from streaming.kafka.ledger import Sums, count_events
 
 
 def until(done: Callable[[], bool], seconds: float, what: str) -> None:
@@ -33,7 +32,7 @@ def until(done: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 class JobProcess:
-    """``python -m streaming.job``; as a context manager it is killed at the end."""
+    """``python -m streaming.job.flink_job``; as a context manager it is killed at the end."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -60,7 +59,7 @@ class JobProcess:
         """Start it, in a process group of its own."""
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streaming.job", str(self.path)],
+                [sys.executable, "-m", "streaming.job.flink_job", str(self.path)],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from settings.settings import Settings
-from streaming import topics
 from streaming.events import Click, Entity, Impression, TimeMark, decode_event
-from streaming.kafka import admin, consumer, end_offsets, partition_for
+from streaming.kafka.client import admin, consumer, end_offsets, partition_for, topics
 from streaming.logs import Event, MovieLens
 
 START_S = 900_000_000

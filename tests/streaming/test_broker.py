@@ -14,9 +14,8 @@ import pytest
 
 from settings.errors import BrokerError, ConfigurationError
 from settings.settings import Settings
-from streaming import topics
-from streaming.broker import Broker, address, require_free_port
-from streaming.kafka import Writer, admin, create_topics, end_offsets
+from streaming.kafka.broker import Broker, address, require_free_port
+from streaming.kafka.client import Writer, admin, create_topics, end_offsets, topics
 from tests.conftest import free_settings
 
 
@@ -64,7 +63,7 @@ def test_a_port_in_use_is_named_with_its_holder_and_the_cure(tmp_path: Path) -> 
 
 
 def test_a_stale_pid_file_harms_nobody(tmp_path: Path) -> None:
-    from streaming.broker import stop_leftover
+    from streaming.kafka.broker import stop_leftover
 
     pid_file = tmp_path / "broker.pid"
     for text in (str(os.getpid()), "999999999", "nonsense", ""):
@@ -96,7 +95,9 @@ def test_as_a_process_it_serves_metrics_and_ends_on_sigterm(tmp_path: Path) -> N
     file = tmp_path / "settings.json"
     settings.write(file)
     process = subprocess.Popen(
-        [sys.executable, "-m", "streaming.broker", str(file)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "streaming.kafka.broker", str(file)],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr
     try:

@@ -9,8 +9,8 @@ import urllib.request
 from pathlib import Path
 
 from settings.settings import Settings
-from streaming.broker import Broker
 from streaming.events import TimeMark
+from streaming.kafka.broker import Broker
 from tests.conftest import free_settings
 from tests.streaming.made_up import read_events
 
@@ -18,7 +18,7 @@ from tests.streaming.made_up import read_events
 def start(settings: Settings, folder: Path) -> subprocess.Popen[bytes]:
     file = folder / "settings.json"
     settings.write(file)
-    return subprocess.Popen([sys.executable, "-m", "streaming.clock", str(file)])
+    return subprocess.Popen([sys.executable, "-m", "streaming.kafka.clock", str(file)])
 
 
 def marks(settings: Settings) -> list[list[int]]:

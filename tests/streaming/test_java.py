@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from settings.errors import ConfigurationError
-from streaming import java
-from streaming.java import LOCK, Jar
+from streaming.kafka.client import java
+from streaming.kafka.java import LOCK, Jar
 
 
 def test_java_runs() -> None:

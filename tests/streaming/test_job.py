@@ -16,11 +16,11 @@ from headrace.bench.history import History
 from headrace.bench.log import LogArrays, load
 from settings.errors import JobError
 from settings.settings import Settings
-from streaming.job import check_start, newest_checkpoint, prune_checkpoints, statements
-from streaming.kafka import Writer, create_topics
+from streaming.job.flink_job import check_start, newest_checkpoint, prune_checkpoints, statements
+from streaming.kafka.client import Writer, create_topics
+from streaming.kafka.topics import SAMPLES
 from streaming.logs import MovieLens
-from streaming.replay import Replay
-from streaming.topics import SAMPLES
+from streaming.replay.replayer import Replay
 from tests.streaming.job_process import JobProcess, samples, until
 from tests.streaming.made_up import made_up_log
 

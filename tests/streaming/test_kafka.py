@@ -13,9 +13,8 @@ from kafka.partitioner.default import DefaultPartitioner
 
 from settings.errors import BrokerError, ConfigurationError
 from settings.settings import Settings
-from streaming import topics
-from streaming.broker import Broker
-from streaming.kafka import (
+from streaming.kafka.broker import Broker
+from streaming.kafka.client import (
     Writer,
     _probe,
     admin,
@@ -25,9 +24,10 @@ from streaming.kafka import (
     end_offsets,
     partition_for,
     partitions,
+    topics,
     wait_for_broker,
 )
-from streaming.topics import Topic
+from streaming.kafka.topics import Topic
 from tests.conftest import free_settings
 
 

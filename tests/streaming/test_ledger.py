@@ -14,10 +14,9 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from settings.errors import EventError
 from settings.settings import Settings
-from streaming import ledger, topics
 from streaming.events import Click, DeadLetter, Impression, TimeMark, encode
-from streaming.kafka import create_topics, delete_topics, producer
-from streaming.ledger import Sums, count_events
+from streaming.kafka.client import create_topics, delete_topics, ledger, producer, topics
+from streaming.kafka.ledger import Sums, count_events
 
 T = 978_300_760_000
 NEEDED = (topics.IMPRESSIONS, topics.CLICKS, topics.SAMPLES, topics.DEAD_LETTERS)

@@ -11,12 +11,11 @@ import pytest
 
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from streaming import topics
 from streaming.events import Impression, TimeMark
-from streaming.kafka import Writer, admin, create_topics, end_offsets
+from streaming.kafka.client import Writer, admin, create_topics, end_offsets, topics
+from streaming.kafka.time_marks import Marker
 from streaming.logs import Event
-from streaming.marks import Marker
-from streaming.replay import Replay, number_at, time_of
+from streaming.replay.replayer import Replay, number_at, time_of
 from tests.streaming.job_process import until
 from tests.streaming.made_up import (
     assert_marks_are_true,
@@ -108,12 +107,12 @@ RUNNER = """
 import sys
 from pathlib import Path
 from settings.settings import Settings
-import streaming.replay
+import streaming.replay.replayer
 from tests.streaming.made_up import made_up_log
 # positions so often that kills fall before, in, and after the writing of one
-streaming.replay._POSITION_S = 0.05
+streaming.replay.replayer._POSITION_S = 0.05
 print("ready", flush=True)
-streaming.replay.Replay(Settings.read(Path(sys.argv[1])), made_up_log(20_000)).run()
+streaming.replay.replayer.Replay(Settings.read(Path(sys.argv[1])), made_up_log(20_000)).run()
 """
 
 

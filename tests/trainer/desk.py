@@ -14,9 +14,8 @@ from features.samples import Sample, sample_decoder
 from inttower.publish.bundle import Served, read_bundle
 from inttower.publish.store import ModelStore
 from settings.settings import Settings
-from streaming import topics
 from streaming.events import Delta, Update
-from streaming.kafka import Writer, admin, consumer, end_offsets
+from streaming.kafka.client import Writer, admin, consumer, end_offsets, topics
 from tests.trainer import synthetic
 from tests.trainer.build import SMALL, inputs, learner
 from tests.trainer.processes import feed, make_topics

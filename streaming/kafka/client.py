@@ -25,7 +25,7 @@ from kafka.partitioner.default import murmur2
 
 from settings.errors import BrokerError, ConfigurationError
 from settings.settings import Settings
-from streaming.topics import Topic, all_topics
+from streaming.kafka.topics import Topic, all_topics
 
 log = logging.getLogger(__name__)
 

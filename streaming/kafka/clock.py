@@ -1,6 +1,6 @@
 """The clock: live time marks, ten times a second, in every partition of impressions and clicks.
 
-``python -m streaming.clock SETTINGS``. Live events come from many senders and say nothing when
+``python -m streaming.kafka.clock SETTINGS``. Live events come from many senders and say nothing when
 nothing happens; the clock says how late it is, so that samples close. It must not run beside a
 replay, whose time is the log's.
 
@@ -20,8 +20,8 @@ from prometheus_client import Counter, Gauge, start_http_server
 
 from settings.errors import BrokerError, ConfigurationError
 from settings.settings import Settings
-from streaming.kafka import Writer, create_topics, wait_for_broker
-from streaming.marks import Marker
+from streaming.kafka.client import Writer, create_topics, wait_for_broker
+from streaming.kafka.time_marks import Marker
 
 log = logging.getLogger(__name__)
 

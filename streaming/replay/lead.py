@@ -11,7 +11,7 @@ import time
 from collections import deque
 
 from settings.settings import Settings
-from streaming.frontier import FrontierReader
+from streaming.kafka.frontier import FrontierReader
 
 _LOOK_S = 0.5
 

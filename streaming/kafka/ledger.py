@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 
 from settings.errors import BrokerError, EventError
 from settings.settings import Settings
-from streaming import topics
 from streaming.events import Impression, TimeMark, decode_event
-from streaming.kafka import admin, consumer, end_offsets, partitions
+from streaming.kafka.client import admin, consumer, end_offsets, partitions, topics
 
 _WAIT_MS = 500
 _PATIENCE = 120

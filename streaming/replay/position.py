@@ -21,9 +21,9 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from settings.errors import BrokerError, ConfigurationError
 from settings.settings import Settings
 from streaming.events import Click, Impression
-from streaming.kafka import admin, begin_offsets, consumer, end_offsets
-from streaming.marks import EVENT_TOPICS
-from streaming.topics import IMPRESSIONS
+from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.time_marks import EVENT_TOPICS
+from streaming.kafka.topics import IMPRESSIONS
 
 # a dead replay's last request may still lie in the broker's socket
 _SETTLE_S = 1.0

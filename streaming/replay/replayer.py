@@ -2,7 +2,7 @@
 
 The catalogue comes first, then the events of both topics in the log's order with time marks among
 them, then a last mark behind the end that closes every sample. A replay that was stopped, by Ctrl-C
-or by kill -9, goes on at the same record (:mod:`streaming.position`).
+or by kill -9, goes on at the same record (:mod:`streaming.replay.position`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ import msgspec
 
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from streaming import topics
 from streaming.events import Impression, encode
-from streaming.frontier import FrontierReader
-from streaming.kafka import Writer, create_topics, partition_for
-from streaming.lead import Lead
+from streaming.kafka.client import Writer, create_topics, partition_for, topics
+from streaming.kafka.frontier import FrontierReader
+from streaming.kafka.time_marks import Marker
 from streaming.logs.base import Event, EventLog
-from streaming.marks import Marker
-from streaming.position import (
+from streaming.replay.lead import Lead
+from streaming.replay.position import (
     Identity,
     Position,
     PositionFile,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from settings.errors import ConfigurationError
-from streaming.java import cache_folder
+from streaming.kafka.java import cache_folder
 from streaming.logs import EventLog, fetch_ml_100k, open_log
 
 FETCHED = "ml-100k"

@@ -9,8 +9,8 @@ import msgspec
 from kafka import TopicPartition
 
 from settings.settings import Settings
-from streaming.kafka import admin, begin_offsets, consumer, end_offsets
-from streaming.topics import SAMPLES
+from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.topics import SAMPLES
 
 # marks are up to a thousand events apart, of which more than half are impressions
 _TAIL_RECORDS = 600

@@ -1,4 +1,4 @@
-"""The Flink job: ``python -m streaming.job SETTINGS [SQL]``.
+"""The Flink job: ``python -m streaming.job.flink_job SETTINGS [SQL]``.
 
 It runs the SQL script that it is handed (default: ``STATE/flink/job.sql``; it knows no feature)
 in an embedded MiniCluster, or on the cluster at ``flink.master``, and stays until the job ends:
@@ -39,11 +39,17 @@ from prometheus_client import start_http_server
 
 from settings.errors import BrokerError, ConfigurationError, JobError
 from settings.settings import Settings
-from streaming import topics
-from streaming.java import jars, java_home
-from streaming.job_metrics import JobMetrics
-from streaming.kafka import admin, begin_offsets, consumer, create_topics, end_offsets
-from streaming.kafka import wait_for_broker as wait_for_kafka
+from streaming.job.job_metrics import JobMetrics
+from streaming.kafka.client import (
+    admin,
+    begin_offsets,
+    consumer,
+    create_topics,
+    end_offsets,
+    topics,
+)
+from streaming.kafka.client import wait_for_broker as wait_for_kafka
+from streaming.kafka.java import jars, java_home
 
 if TYPE_CHECKING:
     from pyflink.table import TableEnvironment

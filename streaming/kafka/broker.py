@@ -1,6 +1,6 @@
 """The embedded Kafka broker: one node that is broker and controller (KRaft).
 
-``python -m streaming.broker SETTINGS`` runs it in the foreground; :class:`Broker` is the same as a
+``python -m streaming.kafka.broker SETTINGS`` runs it in the foreground; :class:`Broker` is the same as a
 context manager. Its data, its configuration and its log lie in ``STATE/broker``. The JVM gets a
 process group of its own and its id is kept in ``STATE/run/broker.pid``: a broker that a killed
 launcher left behind is found there and ended at the next start.
@@ -28,8 +28,8 @@ from prometheus_client import Gauge, start_http_server
 
 from settings.errors import BrokerError, ConfigurationError
 from settings.settings import Settings
-from streaming.java import classpath, java, java_environment
-from streaming.kafka import wait_for_broker
+from streaming.kafka.client import wait_for_broker
+from streaming.kafka.java import classpath, java, java_environment
 
 log = logging.getLogger(__name__)
 

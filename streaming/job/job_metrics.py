@@ -16,7 +16,7 @@ _TIMEOUT_S = 2.0
 
 
 class JobMetrics:
-    """Gauges that follow a running job; the names are listed in :mod:`streaming.job`."""
+    """Gauges that follow a running job; the names are listed in :mod:`streaming.job.flink_job`."""
 
     def __init__(self) -> None:
         self._up = Gauge("headrace_job_up", "1 while Flink says that the job is running")

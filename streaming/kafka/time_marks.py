@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from settings.settings import Settings
-from streaming import topics
 from streaming.events import TimeMark, encode
-from streaming.kafka import Writer
+from streaming.kafka.client import Writer, topics
 
 EVENT_TOPICS = (topics.IMPRESSIONS, topics.CLICKS)
 

@@ -1,0 +1,1 @@
+"""Runs the Flink job; it knows no feature."""

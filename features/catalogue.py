@@ -50,7 +50,7 @@ class Catalogue:
         declaration: says which fields there are; other attributes are not kept.
 
     Example:
-        >>> from features.movielens import MOVIELENS
+        >>> from features.logs.movielens_features import MOVIELENS
         >>> catalogue = Catalogue(MOVIELENS)
         >>> catalogue.apply("item", b"7", b'{"id":"7","attributes":{"genres":["Drama"]}}')
         >>> catalogue.rows("item", ["7", "8"])

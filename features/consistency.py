@@ -4,7 +4,7 @@ For a share of its requests the server logs the user's features as it read them
 (``context.features`` of the impressions); the job puts the features as of the impression into the
 sample. They differ where an event had not reached the online store when the request came, and
 windowed ones by what had left the window since the user's last event: rows are compared as they
-were read, before :mod:`features.inputs` empties a window that is over. One pair a request, feature
+were read, before :mod:`features.model_inputs` empties a window that is over. One pair a request, feature
 by feature::
 
     python -m features.consistency .headrace/settings.json
@@ -22,7 +22,7 @@ import msgspec
 import orjson
 
 from features.declaration import Declaration, Streaming
-from features.registry import declaration
+from features.logs.registry import declaration
 from features.samples import Mark, sample_decoder
 from settings.errors import HeadraceError
 from settings.settings import Settings
@@ -60,7 +60,7 @@ class Consistency:
         log_declaration: says which features there are.
 
     Example:
-        >>> from features.movielens import MOVIELENS
+        >>> from features.logs.movielens_features import MOVIELENS
         >>> from features.samples import features_type
         >>> trained = features_type(MOVIELENS)(9, 6, 7.5, 1, 5, ("a", "b"), *[0] * 7)
         >>> found = Consistency(MOVIELENS)

@@ -28,7 +28,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from features.declaration import ENTITIES, Declaration, Entity
 from features.feast_repo import Repository, Table
-from features.registry import declaration
+from features.logs.registry import declaration
 from settings.errors import BrokerError, HeadraceError, StoreError
 from settings.settings import Settings
 from streaming.kafka.client import admin, begin_offsets, consumer, wait_for_broker

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.launcher import Part
-from features.registry import declaration
+from features.logs.registry import declaration
 from features.sql import render_job
 from settings.errors import ConfigurationError
 from settings.settings import Settings

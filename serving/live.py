@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from features.catalogue import Catalogue
 from features.declaration import Declaration
-from features.inputs import Columns, RawRows, item_columns, never_seen, user_columns
+from features.model_inputs import Columns, RawRows, item_columns, never_seen, user_columns
 from inttower.publish.bundle import Served
 from inttower.publish.published import UserVector, score
 from serving.rows import NEVER, RowTable
@@ -174,7 +174,7 @@ class LiveModel:
         return name in self.items and name not in self._cold
 
     def user_vector(self, user_id: str, columns: Columns) -> UserVector:
-        """Encode one user from the columns of :func:`features.inputs.user_columns`."""
+        """Encode one user from the columns of :func:`features.model_inputs.user_columns`."""
         row = int(self.users.find([user_id])[0])
         id_row = self.users.matrices[0][row] if row else None
         return self.base.user_vector(columns, id_row, self._history_rows)

@@ -14,8 +14,8 @@ from scipy.special import expit
 
 from features.catalogue import Catalogue
 from features.declaration import Declaration
-from features.inputs import RawRows, getter, never_seen, user_columns
-from features.online import OnlineStore
+from features.model_inputs import RawRows, getter, never_seen, user_columns
+from features.user_lookup import OnlineStore
 from inttower.publish.scorer import top_k
 from serving.channels import Channel, now_ms
 from serving.experiments import Assignment, Experiment

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from features.catalogue import Catalogue
 from features.declaration import Entity
-from features.inputs import getter
-from features.online import OnlineStore
-from features.registry import declaration
+from features.logs.registry import declaration
+from features.model_inputs import getter
+from features.user_lookup import OnlineStore
 from serving.channels import Channel
 from serving.experiments import experiment_in_force
 from serving.follower import Follower

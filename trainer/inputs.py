@@ -9,7 +9,7 @@ import numpy as np
 
 from features.catalogue import Catalogue
 from features.declaration import Declaration, Entity
-from features.inputs import Columns, RawRows, item_columns, static_columns, user_columns
+from features.model_inputs import Columns, RawRows, item_columns, static_columns, user_columns
 from features.samples import Sample
 from inttower.state.user_state import UserState
 from trainer.rows import LatestRows

@@ -16,8 +16,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from features.inputs import Columns
-from features.registry import declaration
+from features.logs.registry import declaration
+from features.model_inputs import Columns
 from features.samples import Sample
 from inttower.core.contract import Decoupled
 from inttower.errors import BundleError, IntTowerError

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from features.declaration import Declaration, Entity
-from features.inputs import RawRows, Values, getter, never_seen
+from features.model_inputs import RawRows, Values, getter, never_seen
 
 
 class LatestRows:

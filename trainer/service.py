@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from features.catalogue import Catalogue, CatalogueReader
-from features.inputs import model_spec
-from features.registry import declaration
+from features.logs.registry import declaration
+from features.model_inputs import model_spec
 from features.samples import Sample, sample_decoder
 from settings.errors import CheckpointError
 from settings.settings import Settings

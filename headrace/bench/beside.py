@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from features.inputs import Columns
+from features.model_inputs import Columns
 from headrace.bench.live import CHUNK, Live, Rows, Times, chunks
 from inttower.core.batch import Batch
 from inttower.core.contract import Model

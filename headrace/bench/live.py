@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.declaration import Declaration, Entity
-from features.inputs import (
+from features.log_arrays import LogArrays
+from features.model_inputs import (
     Columns,
     RawRows,
     Values,
@@ -17,8 +18,7 @@ from features.inputs import (
     static_columns,
     user_columns,
 )
-from headrace.bench.history import History
-from headrace.bench.log import LogArrays
+from features.offline import History
 from inttower.core.batch import Batch
 from inttower.core.contract import Columns as ModelColumns
 from inttower.core.contract import Model

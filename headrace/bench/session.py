@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 from features.declaration import Declaration
-from features.registry import declaration
-from headrace.bench.log import LogArrays, load
+from features.log_arrays import LogArrays, load
+from features.logs.registry import declaration
 from headrace.bench.results import Key, Results, Row
 from streaming.logs.choose import find_log
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.declaration import ENTITIES, Declaration, Entity
-from headrace.bench.log import LogArrays
+from features.log_arrays import LogArrays
 from inttower.core.contract import Columns
 from inttower.core.spec import FeatureSpec, Field
 

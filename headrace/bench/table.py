@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from features.declaration import Declaration
+from features.log_arrays import LogArrays
 from headrace.bench.cost import parameters, ranking_cost
 from headrace.bench.figures import figures
 from headrace.bench.live import chunks, part_of
-from headrace.bench.log import LogArrays
 from headrace.bench.models import MODELS, contender
 from headrace.bench.published_figures import PUBLISHED
 from headrace.bench.results import Key, Row

@@ -16,7 +16,7 @@ import redis as redis_client
 
 from features.declaration import Entity
 from features.feast_repo import Repository
-from features.movielens import MOVIELENS
+from features.logs.movielens_features import MOVIELENS
 from settings.settings import Settings
 
 RowMaker = Callable[..., bytes]

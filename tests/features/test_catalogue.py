@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.catalogue import Catalogue, CatalogueReader
-from features.movielens import MOVIELENS
+from features.logs.movielens_features import MOVIELENS
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Entity

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from features.consistency import Consistency, measure
-from features.movielens import MOVIELENS
+from features.logs.movielens_features import MOVIELENS
 from features.samples import features_type
 from settings.settings import Settings
 from streaming.kafka.client import Writer, create_topics

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from features.catalogue import Catalogue
 from features.declaration import Declaration, Dense, Streaming
-from features.inputs import (
+from features.logs.movielens_features import MOVIELENS
+from features.model_inputs import (
     Columns,
     RawRows,
     getter,
@@ -24,7 +25,6 @@ from features.inputs import (
     never_seen,
     user_columns,
 )
-from features.movielens import MOVIELENS
 from features.samples import features_type
 from settings.errors import ConfigurationError
 

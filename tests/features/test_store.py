@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from features.feast_repo import Repository, folder
-from features.movielens import MOVIELENS
-from features.online import OnlineStore
+from features.logs.movielens_features import MOVIELENS
+from features.user_lookup import OnlineStore
 from features.writer import View
 from settings.errors import StoreError
 from settings.settings import Settings

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from features.catalogue import Catalogue, CatalogueReader
-from features.movielens import MOVIELENS
-from features.online import OnlineStore
+from features.logs.movielens_features import MOVIELENS
 from features.samples import FeatureRow
+from features.user_lookup import OnlineStore
 from features.writer import FeatureWriter
 from settings.errors import BrokerError
 from settings.settings import Settings

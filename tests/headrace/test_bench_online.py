@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.movielens import MOVIELENS
+from features.log_arrays import load
+from features.logs.movielens_features import MOVIELENS
 from headrace.bench.live import Live, warm_up_end
-from headrace.bench.log import load
 from headrace.bench.models import contender
 from headrace.bench.online import Outcome, Protocol, run
 from headrace.bench.refresh import Refresh

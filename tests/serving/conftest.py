@@ -19,8 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from features.catalogue import Catalogue
 from features.feast_repo import Repository
-from features.inputs import RawRows, item_columns, model_spec, never_seen, user_columns
-from features.movielens import MOVIELENS
+from features.logs.movielens_features import MOVIELENS
+from features.model_inputs import RawRows, item_columns, model_spec, never_seen, user_columns
 from inttower.models.inttower import IntTower, IntTowerConfig
 from inttower.publish.bundle import write_bundle
 from inttower.publish.snapshot import Contents, contents

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from features.movielens import MOVIELENS
+from features.logs.movielens_features import MOVIELENS
 from features.samples import Mark, Sample, sample_decoder
 from features.sql import render_job
 from settings.settings import Settings

@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from features.declaration import Entity
-from features.movielens import MOVIELENS
+from features.log_arrays import LogArrays, load
+from features.logs.movielens_features import MOVIELENS
+from features.offline import History
 from features.samples import Sample
-from headrace.bench.history import History
-from headrace.bench.log import LogArrays, load
 from settings.errors import JobError
 from settings.settings import Settings
 from streaming.job.flink_job import check_start, newest_checkpoint, prune_checkpoints, statements

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from features.catalogue import Catalogue
-from features.inputs import model_spec
-from features.movielens import MOVIELENS
+from features.logs.movielens_features import MOVIELENS
+from features.model_inputs import model_spec
 from features.samples import Sample, sample_decoder
 from settings.settings import Settings
 from tests.trainer import synthetic

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from features.inputs import Columns
-from features.movielens import MOVIELENS
+from features.logs.movielens_features import MOVIELENS
+from features.model_inputs import Columns
 from features.samples import Sample, sample_decoder
 from inttower.publish.bundle import Served, read_bundle
 from inttower.publish.store import ModelStore

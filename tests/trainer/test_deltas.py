@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.inputs import Columns
+from features.model_inputs import Columns
 from features.samples import Sample
 from inttower.publish.published import score
 from inttower.publish.snapshot import Contents

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.movielens import MOVIELENS
+from features.logs.movielens_features import MOVIELENS
 from features.samples import features_type
 from trainer.rows import LatestRows
 

@@ -30,7 +30,7 @@ ALI = Declaration(
         Streaming("user_clicked", "user", "click", "recent_items"),
         Streaming("item_impressions", "item", "impression", "count"),
         Streaming("item_clicks", "item", "click", "count"),
-        # for freshness and for people, see features/movielens.py
+        # for freshness and for people, see features/logs/movielens_features.py
         Streaming("item_last_ts", "item", "impression", "last_ts"),
     ),
     statics=(

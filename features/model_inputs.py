@@ -87,7 +87,7 @@ def never_seen(declaration: Declaration, entity: Entity) -> Values:
 def model_spec(declaration: Declaration) -> FeatureSpec:
     """The model's fields: the id, statics, recent items and numbers of each side.
 
-    >>> from features.movielens import MOVIELENS
+    >>> from features.logs.movielens_features import MOVIELENS
     >>> [f.name for f in model_spec(MOVIELENS).of_side("item", "sparse", "multi")]
     ['item_id', 'genres', 'decade']
     """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from features.ali import ALI
-from features.amazon import AMAZON
 from features.declaration import Declaration
-from features.movielens import MOVIELENS
+from features.logs.ali_features import ALI
+from features.logs.amazon_features import AMAZON
+from features.logs.movielens_features import MOVIELENS
 from settings.errors import ConfigurationError
 
 _DECLARATIONS = {d.name: d for d in (MOVIELENS, AMAZON, ALI)}

@@ -26,7 +26,7 @@ from features.declaration import (
     Source,
     Streaming,
 )
-from headrace.bench.log import Happened, LogArrays
+from features.log_arrays import Happened, LogArrays
 from inttower.core.kernels import kernel
 from settings.errors import ConfigurationError
 

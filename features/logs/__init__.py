@@ -1,0 +1,1 @@
+"""The feature declarations of the logs that come with headrace."""

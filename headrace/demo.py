@@ -30,7 +30,7 @@ from streaming.kafka.ledger import count_events
 from streaming.logs import EventLog
 from streaming.logs.choose import find_log
 from streaming.replay.replayer import time_of
-from trainer.report import Report
+from trainer.trainer_report import Report
 
 WARMUP_SHARE = 0.9
 _EVENTS_AN_IMPRESSION = 1.8

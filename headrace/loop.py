@@ -23,7 +23,7 @@ from settings.settings import Settings
 from streaming.logs import EventLog
 from streaming.replay.progress_bar import progress_bar
 from streaming.replay.replayer import Replay, Replayed, Transform
-from trainer.report import Report, read_report, report_path
+from trainer.trainer_report import Report, read_report, report_path
 
 _POLL_S = 0.1
 _MEMORY_S = 1.0

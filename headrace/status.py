@@ -16,7 +16,7 @@ from settings.errors import HeadraceError
 from settings.settings import Settings
 from streaming.kafka.client import wait_for_broker
 from streaming.kafka.ledger import count_events
-from trainer.report import read_report, report_path
+from trainer.trainer_report import read_report, report_path
 
 
 def gather(settings: Settings, out: Console) -> dict[str, Any]:

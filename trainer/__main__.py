@@ -16,7 +16,7 @@ from settings.errors import HeadraceError
 from settings.settings import Settings
 from streaming.kafka.client import wait_for_broker
 from streaming.kafka.tune_gc import spare_collector
-from trainer.models import prepare_torch
+from trainer.build_models import prepare_torch
 from trainer.service import Trainer
 
 log = logging.getLogger("trainer")
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         start_http_server(
             settings.trainer.metrics_port,
             addr=settings.metrics_host,
-            registry=trainer.metrics.registry,
+            registry=trainer.trainer_metrics.registry,
         )
         spare_collector()
         trainer.run()

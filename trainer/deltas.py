@@ -18,9 +18,9 @@ from inttower.core.batch import FloatArray
 from inttower.errors import BundleError
 from inttower.publish.published import Base
 from streaming.events import Delta
-from trainer.inputs import SampleInputs
-from trainer.learner import Learner
-from trainer.user_state import user_rows
+from trainer.online_learner import Learner
+from trainer.sample_inputs import SampleInputs
+from trainer.state_rows import user_rows
 
 # the broker refuses records over 1 MiB
 MAX_BYTES = 900_000

@@ -32,14 +32,14 @@ from streaming.events import VersionAnnounced, encode
 from streaming.kafka.client import Writer, admin, end_offsets
 from streaming.kafka.topics import MODEL_UPDATES
 from trainer.deltas import Collector, deltas
-from trainer.inputs import SampleInputs
 from trainer.intake import Intake
-from trainer.learner import Learner
-from trainer.metrics import Metrics
-from trainer.report import Published
-from trainer.rows import LatestRows
+from trainer.latest_rows import LatestRows
+from trainer.online_learner import Learner
+from trainer.sample_inputs import SampleInputs
+from trainer.state_rows import user_rows
 from trainer.timer import Timer
-from trainer.user_state import user_rows
+from trainer.trainer_metrics import Metrics
+from trainer.trainer_report import Published
 
 log = logging.getLogger(__name__)
 

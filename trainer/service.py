@@ -21,16 +21,16 @@ from features.samples import Sample, sample_decoder
 from settings.errors import CheckpointError
 from settings.settings import Settings
 from streaming.kafka.client import Writer
+from trainer.build_models import build_models, fingerprint
 from trainer.checkpoint import CheckpointFolder
-from trainer.inputs import SampleInputs
 from trainer.intake import Intake, IntakeFacts
-from trainer.learner import Learner
-from trainer.metrics import Metrics
-from trainer.models import build_models, fingerprint
+from trainer.online_learner import Learner
 from trainer.publisher import Publisher
-from trainer.report import Counts, FigureRow, Phase, Report, report_path, write_report
+from trainer.sample_inputs import SampleInputs
 from trainer.source import SampleSource
 from trainer.timer import Timer
+from trainer.trainer_metrics import Metrics
+from trainer.trainer_report import Counts, FigureRow, Phase, Report, report_path, write_report
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from headrace.status import served
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from tests.streaming.made_up import made_up_log
-from trainer.report import Counts, Phase, Report
+from trainer.trainer_report import Counts, Phase, Report
 
 LOG = made_up_log(2_000)
 

@@ -15,9 +15,9 @@ from features.samples import Sample, sample_decoder
 from settings.settings import Settings
 from tests.trainer import synthetic
 from trainer.arrived import Arrived
-from trainer.inputs import SampleInputs
-from trainer.learner import Learner
-from trainer.models import build_models, prepare_torch
+from trainer.build_models import build_models, prepare_torch
+from trainer.online_learner import Learner
+from trainer.sample_inputs import SampleInputs
 
 SMALL: dict[str, Any] = {
     "device": "cpu",

@@ -20,10 +20,10 @@ from tests.trainer import synthetic
 from tests.trainer.build import SMALL, inputs, learner
 from tests.trainer.processes import feed, make_topics
 from trainer.intake import Intake
-from trainer.metrics import Metrics
 from trainer.publisher import Publisher
 from trainer.source import SampleSource
-from trainer.user_state import user_rows
+from trainer.state_rows import user_rows
+from trainer.trainer_metrics import Metrics
 
 WARMUP = SMALL["warmup_samples"]
 CHAMPION, FROZEN = "champion", "frozen"

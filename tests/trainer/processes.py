@@ -22,7 +22,7 @@ from tests.trainer.build import digest
 from trainer import __main__ as program
 from trainer import checkpoint, service
 from trainer.checkpoint import Checkpoint
-from trainer.report import Report, read_report, report_path
+from trainer.trainer_report import Report, read_report, report_path
 
 _NEEDED = (topics.USERS, topics.ITEMS, topics.SAMPLES, topics.MODEL_UPDATES)
 _forks = multiprocessing.get_context("forkserver")

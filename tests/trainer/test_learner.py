@@ -14,7 +14,7 @@ from tests.trainer import synthetic
 from tests.trainer.build import SMALL, arrived, digest, learner
 from trainer.arrived import Arrived
 from trainer.checkpoint import CheckpointFolder
-from trainer.learner import MODELS, Learner
+from trainer.online_learner import MODELS, Learner
 
 
 def with_label(one: Arrived, label: int) -> Arrived:

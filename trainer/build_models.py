@@ -22,7 +22,7 @@ from inttower.models.two_tower import TwoTower
 from inttower.state.user_state import UserState, UserStateConfig
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from trainer.learner import Models
+from trainer.online_learner import Models
 
 log = logging.getLogger(__name__)
 

@@ -37,10 +37,10 @@ from settings.errors import ConfigurationError
 from settings.settings import TrainerSettings
 from trainer.arrived import Arrived
 from trainer.evaluation import Evaluation
-from trainer.inputs import FrozenFeatures, SampleInputs
+from trainer.latest_rows import LatestRows
 from trainer.ordering import Batcher
-from trainer.rows import LatestRows
-from trainer.user_state import set_inputs
+from trainer.sample_inputs import FrozenFeatures, SampleInputs
+from trainer.state_rows import set_inputs
 
 log = logging.getLogger(__name__)
 

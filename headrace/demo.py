@@ -21,8 +21,8 @@ from rich.console import Console
 from headrace.loop import Loop
 from headrace.probe import FreshnessProbe
 from headrace.ranked import RankedStretch
-from serving.experiments import experiment_in_force
-from serving.exposures import experiment_report
+from serving.experiments.assignment import experiment_in_force
+from serving.experiments.exposures import experiment_report
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.events import Impression

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from serving.analysis import ExperimentReport, Interval
-from serving.experiments import experiment_in_force
-from serving.exposures import experiment_report
+from serving.experiments.analysis import ExperimentReport, Interval
+from serving.experiments.assignment import experiment_in_force
+from serving.experiments.exposures import experiment_report
 from settings.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""``python -m serving SETTINGS``: the HTTP server. Metrics: :mod:`serving.metrics`."""
+"""``python -m serving SETTINGS``: the HTTP server. Metrics: :mod:`serving.server_metrics`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from serving.server import run
+from serving.http.server import run
 from settings.errors import HeadraceError
 from settings.settings import Settings
 

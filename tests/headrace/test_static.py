@@ -72,7 +72,7 @@ def test_the_pins_of_uv_and_of_the_lock_file_agree() -> None:
 
 def test_a_server_loads_no_training_library() -> None:
     """They would cost it half a gigabyte and seconds of its start."""
-    code = "import sys, serving.server; print(*sys.modules)"
+    code = "import sys, serving.http.server; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

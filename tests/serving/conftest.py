@@ -25,7 +25,7 @@ from inttower.models.inttower import IntTower, IntTowerConfig
 from inttower.publish.bundle import write_bundle
 from inttower.publish.snapshot import Contents, contents
 from inttower.publish.store import ModelStore
-from serving.server import HttpServer
+from serving.http.server import HttpServer
 from settings.settings import Settings
 from streaming.events import Delta, Entity, VersionAnnounced, encode
 from streaming.kafka.client import admin, consumer, create_topics, end_offsets, producer

@@ -7,7 +7,14 @@ import pytest
 from numpy.random import Generator, default_rng
 from scipy import stats
 
-from serving.analysis import Exposure, click_rate, difference, ratio_check, report, wilson
+from serving.experiments.analysis import (
+    Exposure,
+    click_rate,
+    difference,
+    ratio_check,
+    report,
+    wilson,
+)
 
 
 def exposures_of(

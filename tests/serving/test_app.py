@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.server import HttpServer
+from serving.http.server import HttpServer
 from settings.errors import ConfigurationError
 from streaming.kafka.topics import CLICKS, IMPRESSIONS
 from tests.serving.conftest import NOW

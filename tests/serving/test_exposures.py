@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from serving.analysis import Exposure
-from serving.experiments import Experiment, Variant
-from serving.exposures import collect, experiment_report
+from serving.experiments.analysis import Exposure
+from serving.experiments.assignment import Experiment, Variant
+from serving.experiments.exposures import collect, experiment_report
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.kafka.client import create_topics

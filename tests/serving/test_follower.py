@@ -20,9 +20,9 @@ from scipy.special import expit
 
 from inttower.publish.published import score
 from inttower.publish.snapshot import Contents
-from serving.channels import Channel
-from serving.follower import Follower
-from serving.live import LiveModel
+from serving.model.channels import Channel
+from serving.model.follower import Follower
+from serving.model.live_model import LiveModel
 from streaming.events import Entity, encode
 from streaming.kafka.topics import ITEMS
 from tests.serving.conftest import ITEM_IDS, NOW
@@ -272,7 +272,7 @@ def test_what_came_while_the_connection_was_lost_is_taken_in_afterwards(
             raise KafkaConnectionError("lost")
         read(follower, updates)
 
-    monkeypatch.setattr("serving.follower._RETRY_S", 0.2)
+    monkeypatch.setattr("serving.model.follower._RETRY_S", 0.2)
     monkeypatch.setattr(Follower, "_read", read_or_fail)
     errors = world.metric("headrace_follower_errors_total", source="broker")
     lost.set()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serving.experiments import Experiment
+from serving.experiments.assignment import Experiment
 from streaming.kafka.topics import IMPRESSIONS
 from tests.serving.conftest import NOW, USER_IDS, user_raw
 

@@ -35,8 +35,8 @@ def mortal(tmp_path: Path) -> Iterator[Broker]:
 def test_a_broker_that_goes_away(
     mortal: Broker, models: Models, model: IntTower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.app._DELIVERY_S", 0.3)
-    monkeypatch.setattr("serving.outbox._STOP_S", 1.0)
+    monkeypatch.setattr("serving.http.app._DELIVERY_S", 0.3)
+    monkeypatch.setattr("serving.http.outbox._STOP_S", 1.0)
     with worlds(mortal.settings, models) as make:
         world = make()
         world.start()

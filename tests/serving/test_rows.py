@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.rows import RowTable
+from serving.model.row_table import RowTable
 
 _IDS = [f"i{n}" for n in range(12)]
 _UPDATES = st.lists(st.dictionaries(st.sampled_from(_IDS), st.integers(0, 5)), max_size=15)

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import msgspec
 
-from serving.channels import now_ms
-from serving.messages import EventBatch
-from serving.outbox import Record
-from serving.problems import RequestError, cure_for, decode
+from serving.http.messages import EventBatch
+from serving.http.outbox import Record
+from serving.http.problems import RequestError, cure_for, decode
+from serving.model.channels import now_ms
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Click, Impression, check_event, encode

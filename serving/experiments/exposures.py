@@ -8,8 +8,8 @@ import msgspec
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from serving.analysis import ExperimentReport, Exposure, report
-from serving.experiments import Experiment
+from serving.experiments.analysis import ExperimentReport, Exposure, report
+from serving.experiments.assignment import Experiment
 from settings.errors import BrokerError, EventError
 from settings.settings import Settings
 from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets

@@ -19,7 +19,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from serving.metrics import OUTBOX_DELIVERED, OUTBOX_LOST, OUTBOX_PENDING
+from serving.server_metrics import OUTBOX_DELIVERED, OUTBOX_LOST, OUTBOX_PENDING
 from settings.errors import BrokerError
 from settings.settings import Settings
 from streaming.kafka.client import producer

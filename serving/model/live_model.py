@@ -23,7 +23,7 @@ from features.declaration import Declaration
 from features.model_inputs import Columns, RawRows, item_columns, never_seen, user_columns
 from inttower.publish.bundle import Served
 from inttower.publish.published import UserVector, score
-from serving.rows import NEVER, RowTable
+from serving.model.row_table import NEVER, RowTable
 from settings.errors import EventError
 from streaming.events import Delta
 

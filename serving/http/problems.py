@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from serving.messages import Problem, ProblemAnswer
+from serving.http.messages import Problem, ProblemAnswer
 from settings.errors import HeadraceError
 from streaming.events import MAX_ID_BYTES
 

@@ -1,4 +1,4 @@
-"""The HTTP interface. ``/docs`` shows it; :mod:`serving.messages` holds its forms."""
+"""The HTTP interface. ``/docs`` shows it; :mod:`serving.http.messages` holds its forms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from features.declaration import Entity
-from serving.messages import (
+from serving.http.event_intake import read_events
+from serving.http.messages import (
     EntityAnswer,
     EventsAccepted,
     Health,
@@ -22,10 +23,9 @@ from serving.messages import (
     VersionsAnswer,
     openapi_schemas,
 )
-from serving.metrics import REQUESTS_REFUSED
-from serving.posts import read_events
-from serving.problems import RequestError, cure_for, decode, label_of
-from serving.service import Service
+from serving.http.problems import RequestError, cure_for, decode, label_of
+from serving.http.service import Service
+from serving.server_metrics import REQUESTS_REFUSED
 from settings.errors import BrokerError
 from settings.settings import Settings
 from streaming.events import MAX_ID_BYTES

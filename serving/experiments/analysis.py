@@ -14,7 +14,7 @@ other. Every interval here therefore counts *users* as independent, not impressi
 Sample ratio mismatch: a chi-square test of the number of users a variant against the shares;
 under p = 0.001 the assignment or the logging is broken and the other figures mean nothing.
 
-A read-only consumer's view of the samples is brought here by :mod:`serving.exposures`.
+A read-only consumer's view of the samples is brought here by :mod:`serving.experiments.exposures`.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ import logging
 import time
 from collections import deque
 
-from serving.live import DeltaRows, LiveModel
-from serving.messages import ChannelAnswer, HeldVersion, RefusedVersion
-from serving.metrics import (
+from serving.http.messages import ChannelAnswer, HeldVersion, RefusedVersion
+from serving.model.live_model import DeltaRows, LiveModel
+from serving.server_metrics import (
     DELTA,
     DELTA_LAG,
     DELTAS,
@@ -33,7 +33,7 @@ def now_ms() -> int:
 class Channel:
     """One line of versions. ``live`` is what serves now; None until a version is installed.
 
-    ``install`` and ``apply`` are called on the event loop only, see :mod:`serving.live`.
+    ``install`` and ``apply`` are called on the event loop only, see :mod:`serving.model.live_model`.
     """
 
     def __init__(self, name: str) -> None:

@@ -7,8 +7,8 @@ import sys
 
 import uvicorn
 
-from serving.app import make_app
-from serving.service import Service
+from serving.http.app import make_app
+from serving.http.service import Service
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.kafka.tune_gc import spare_collector

@@ -12,13 +12,13 @@ from features.declaration import Entity
 from features.logs.registry import declaration
 from features.model_inputs import getter
 from features.user_lookup import OnlineStore
-from serving.channels import Channel
-from serving.experiments import experiment_in_force
-from serving.follower import Follower
-from serving.messages import EntityAnswer, ModelRow
-from serving.outbox import Outbox
-from serving.problems import RequestError
-from serving.ranking import Ranker
+from serving.experiments.assignment import experiment_in_force
+from serving.http.messages import EntityAnswer, ModelRow
+from serving.http.outbox import Outbox
+from serving.http.problems import RequestError
+from serving.model.channels import Channel
+from serving.model.follower import Follower
+from serving.model.ranking import Ranker
 from settings.errors import EventError, StoreError
 from settings.settings import Settings
 

@@ -31,9 +31,9 @@ from features.declaration import Declaration
 from inttower.errors import BundleError, SpecError, StoreError
 from inttower.publish.bundle import read_bundle
 from inttower.publish.store import ModelStore, Pointer
-from serving.channels import Channel
-from serving.live import LiveModel, unpack
-from serving.metrics import DELTAS, FOLLOWER_ERRORS
+from serving.model.channels import Channel
+from serving.model.live_model import LiveModel, unpack
+from serving.server_metrics import DELTAS, FOLLOWER_ERRORS
 from settings.errors import BrokerError, EventError
 from settings.settings import Settings
 from streaming.events import Delta, Update, VersionAnnounced

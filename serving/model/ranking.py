@@ -17,12 +17,12 @@ from features.declaration import Declaration
 from features.model_inputs import RawRows, getter, never_seen, user_columns
 from features.user_lookup import OnlineStore
 from inttower.publish.scorer import top_k
-from serving.channels import Channel, now_ms
-from serving.experiments import Assignment, Experiment
-from serving.messages import RankAnswer, RankedItem, RankRequest
-from serving.metrics import CANDIDATES, EXPOSURES, RANK_SECONDS, UNKNOWN_ITEMS
-from serving.outbox import Outbox, Record
-from serving.problems import RequestError, cure_for
+from serving.experiments.assignment import Assignment, Experiment
+from serving.http.messages import RankAnswer, RankedItem, RankRequest
+from serving.http.outbox import Outbox, Record
+from serving.http.problems import RequestError, cure_for
+from serving.model.channels import Channel, now_ms
+from serving.server_metrics import CANDIDATES, EXPOSURES, RANK_SECONDS, UNKNOWN_ITEMS
 from settings.errors import EventError, StoreError
 from settings.settings import Settings
 from streaming.events import MAX_ID_BYTES, Impression, check_time, encode
@@ -36,7 +36,7 @@ class Ranker:
     """Ranks candidates for one user at a time.
 
     It must run where channels change, on the event loop, and without a pause: see
-    :mod:`serving.live`.
+    :mod:`serving.model.live_model`.
 
     Args:
         settings: limits, and the topic of impressions.

@@ -1,0 +1,1 @@
+"""A/B experiments: assignment of users, and their statistics."""

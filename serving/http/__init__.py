@@ -1,0 +1,1 @@
+"""The HTTP interface: app, messages, problems, event intake."""

@@ -1,0 +1,1 @@
+"""What the server ranks with: store follower, live model, ranking."""

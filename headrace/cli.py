@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from deploy.launcher import LaunchError
+from deploy.local.launcher import LaunchError
 from headrace.bench.cli import bench
 from inttower.errors import IntTowerError
 from settings.errors import ConfigurationError, HeadraceError
@@ -180,7 +180,7 @@ def rank(
 
     Example: [bold]headrace rank 42 -k 5[/bold]
     """
-    from headrace.client import Client
+    from deploy.local.client import Client
 
     answer = Client(context.obj).rank(user, candidates or "all", k=k, channel=channel, log=False)
     table = Table(title=f"user {user}: {answer['version']}+{answer['delta']} ({answer['variant']})")
@@ -229,7 +229,7 @@ def part(
 
     Example: [bold]HEADRACE_KAFKA__BOOTSTRAP=kafka:9092 headrace part trainer[/bold]
     """
-    from headrace.parts import become
+    from deploy.local.parts import become
 
     become(context.obj, name)
 

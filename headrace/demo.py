@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from headrace.loop import Loop
-from headrace.probe import FreshnessProbe
-from headrace.ranked import RankedStretch
+from deploy.local.loop import Loop
+from deploy.local.probe import FreshnessProbe
+from deploy.local.ranked import RankedStretch
 from serving.experiments.assignment import experiment_in_force
 from serving.experiments.exposures import experiment_report
 from settings.errors import ConfigurationError

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deploy.launcher import leftovers
-from headrace.parts import ports
+from deploy.local.launcher import leftovers
+from deploy.local.parts import ports
 from settings.errors import HeadraceError
 from settings.settings import Settings
 from streaming.kafka.java import Bundle, jars, java

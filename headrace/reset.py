@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
-from deploy.launcher import end_leftovers
-from headrace.parts import SETTINGS_FILE
+from deploy.local.launcher import end_leftovers
+from deploy.local.parts import SETTINGS_FILE
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 

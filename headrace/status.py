@@ -9,8 +9,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from deploy.launcher import leftovers
-from headrace.client import Client
+from deploy.local.client import Client
+from deploy.local.launcher import leftovers
 from inttower.publish.store import ModelStore
 from settings.errors import HeadraceError
 from settings.settings import Settings

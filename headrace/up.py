@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from deploy.launcher import Launcher
-from headrace import parts
+from deploy.local import parts
+from deploy.local.launcher import Launcher
 from settings.settings import Settings
 from streaming.kafka.client import create_topics, wait_for_broker
 

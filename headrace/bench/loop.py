@@ -21,12 +21,12 @@ import msgspec
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from deploy.local.client import Client
+from deploy.local.loop import Loop
+from deploy.local.probe import FreshnessProbe
 from headrace.bench.results import Key, Row
 from headrace.bench.session import Options, Report, Session, Unit
-from headrace.client import Client
 from headrace.demo import figures, percentiles
-from headrace.loop import Loop
-from headrace.probe import FreshnessProbe
 from settings.settings import Settings
 from streaming.events import Click, encode
 from streaming.kafka.client import Writer, partition_for

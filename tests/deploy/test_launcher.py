@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.launcher import Launcher, LaunchError, Part, leftovers
+from deploy.local.launcher import Launcher, LaunchError, Part, leftovers
 
 SLEEP = "import time; time.sleep(60)"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from deploy.local.loop import Loop
 from headrace.demo import Part, demo_settings
-from headrace.loop import Loop
 from headrace.status import served
 from settings.errors import ConfigurationError
 from settings.settings import Settings

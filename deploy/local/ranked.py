@@ -8,8 +8,8 @@ import time
 import msgspec
 from sklearn.metrics import roc_auc_score
 
-from headrace.loop import Loop
-from headrace.probe import FreshnessProbe
+from deploy.local.loop import Loop
+from deploy.local.probe import FreshnessProbe
 from streaming.events import Click, Impression
 from streaming.logs import Event
 

@@ -12,9 +12,9 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from deploy.launcher import Launcher
-from headrace import parts
-from headrace.client import Client
+from deploy.local import parts
+from deploy.local.client import Client
+from deploy.local.launcher import Launcher
 from headrace.doctor import busy_ports
 from headrace.reset import reset_state
 from headrace.up import broker_and_topics

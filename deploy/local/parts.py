@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.launcher import Part
+from deploy.local.launcher import Part
 from features.logs.registry import declaration
 from features.sql import render_job
 from settings.errors import ConfigurationError

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from headrace.parts import server_url
+from deploy.local.parts import server_url
 from settings.errors import HeadraceError
 from settings.settings import Settings
 

@@ -1,0 +1,1 @@
+"""Everything that runs all parts on one machine."""

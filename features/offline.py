@@ -3,7 +3,7 @@
 What the streaming job computes event by event is here a lookup in sorted arrays: the events of
 each user and item lie in order of time, and the features before a time follow from how many of
 them are earlier. So a row can also be asked for features that are older than itself, which is how
-:mod:`headrace.bench.delay` makes counters late.
+:mod:`bench.delay` makes counters late.
 
 The values are the job's: an event counts strictly after its own millisecond, so an impression
 knows neither its own outcome nor its siblings.

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.local.launcher import LaunchError
-from headrace.bench.cli import bench
+from headrace.bench_command import bench
 from inttower.errors import IntTowerError
 from settings.errors import ConfigurationError, HeadraceError
 from settings.settings import Settings
@@ -102,7 +102,7 @@ def demo(
     Example: [bold]headrace demo --json report.json[/bold]
     """
     from headrace.demo import run_demo
-    from headrace.report import show
+    from headrace.demo_report import show
 
     report = run_demo(
         context.obj,
@@ -147,7 +147,7 @@ def replay(
 
     Example: [bold]headrace replay ml-1m --path ~/ml-1m --speed 1000 --start 0.8[/bold]
     """
-    from headrace.replaying import replay_log
+    from headrace.replay import replay_log
     from streaming.logs.choose import find_log
 
     replay_log(context.obj, find_log(log, path), speed=speed, start=start, end=end, out=out)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.bench_models import contender
+from bench.log_rows import Live, warm_up_end
+from bench.predict_then_learn import Outcome, Protocol, run
+from bench.refresh import Refresh
+from bench.results import Results
 from features.log_arrays import load
 from features.logs.movielens_features import MOVIELENS
-from headrace.bench.live import Live, warm_up_end
-from headrace.bench.models import contender
-from headrace.bench.online import Outcome, Protocol, run
-from headrace.bench.refresh import Refresh
-from headrace.bench.results import Results
 from settings.errors import ConfigurationError
 from tests.streaming.made_up import made_up_log
 

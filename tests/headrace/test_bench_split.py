@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.split import ProtocolName, Split, SplitData
 from features.log_arrays import LogArrays, load
 from features.logs.movielens_features import MOVIELENS
-from headrace.bench.split import ProtocolName, Split, SplitData
 from inttower.core.contract import Columns
 from tests.streaming.made_up import made_up_log
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.log_rows import Live
 from features.log_arrays import load
 from features.logs.registry import declaration
 from features.model_inputs import model_spec
 from features.sql import render_job
-from headrace.bench.live import Live
 from settings.errors import LogFileError
 from settings.settings import Settings
 from streaming.events import Click, Impression, check_event

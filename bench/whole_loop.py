@@ -21,11 +21,11 @@ import msgspec
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from bench.results import Key, Row
+from bench.session import Options, Report, Session, Unit
 from deploy.local.client import Client
 from deploy.local.loop import Loop
 from deploy.local.probe import FreshnessProbe
-from headrace.bench.results import Key, Row
-from headrace.bench.session import Options, Report, Session, Unit
 from headrace.demo import figures, percentiles
 from settings.settings import Settings
 from streaming.events import Click, encode

@@ -6,7 +6,7 @@ that it has not learnt; what a model may know at that moment is what the modes d
 - ``frozen``: weights and features as they stood at the end of the warm-up.
 - ``frozen weights``: the same weights on live features.
 - ``refreshed``: served weights are a copy of the online model's, renewed each so many events or so
-  much event time (:mod:`headrace.bench.refresh`).
+  much event time (:mod:`bench.refresh`).
 - ``online``: one learning step a batch, behind its prediction.
 
 Each is told by AUC, log loss and GAUC over the whole stream, over its tenths, and by the number of
@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.bench.beside import Beside
-from headrace.bench.figures import Figures, figures
-from headrace.bench.live import CHUNK, Live, Rows, Times, chunks, part_of, warm_up_end
-from headrace.bench.refresh import Refresh, Served
+from bench.figures import Figures, figures
+from bench.log_rows import CHUNK, Live, Rows, Times, chunks, part_of, warm_up_end
+from bench.refresh import Refresh, Served
+from bench.user_state_features import Beside
 from inttower.core.batch import FloatArray
 from inttower.core.contract import Model
 from inttower.core.spec import FeatureSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from headrace.bench.results import Row
+from bench.results import Row
 
 
 def values_of(rows: Sequence[Row], name: str) -> list[float]:

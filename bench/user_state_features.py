@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.log_rows import CHUNK, Live, Rows, Times, chunks
 from features.model_inputs import Columns
-from headrace.bench.live import CHUNK, Live, Rows, Times, chunks
 from inttower.core.batch import Batch
 from inttower.core.contract import Model
 from inttower.core.spec import FeatureSpec

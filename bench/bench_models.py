@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from headrace.bench.split import TASTES
+from bench.split import TASTES
 from inttower.core.contract import Model
 from inttower.core.learner import Learner
 from inttower.core.spec import FeatureSpec

@@ -1,4 +1,4 @@
-"""``bench online``: the modes of :mod:`headrace.bench.online` for several models and warm-ups."""
+"""``bench online``: the modes of :mod:`bench.predict_then_learn` for several models and warm-ups."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from headrace.bench.live import Live
-from headrace.bench.models import WITH_STATE, contender
-from headrace.bench.online import MODES, OVERALL, SLICES, Protocol, measured, run
-from headrace.bench.refresh import Refresh
-from headrace.bench.results import Key, Row
-from headrace.bench.session import Options, Report, Session, Unit
-from headrace.bench.summary import mean_of, spread_of
+from bench.bench_models import WITH_STATE, contender
+from bench.log_rows import Live
+from bench.predict_then_learn import MODES, OVERALL, SLICES, Protocol, measured, run
+from bench.refresh import Refresh
+from bench.results import Key, Row
+from bench.session import Options, Report, Session, Unit
+from bench.summary import mean_of, spread_of
 from settings.errors import ConfigurationError
 
 
@@ -32,7 +32,7 @@ def bench_online(
 
     Args:
         options: log and files.
-        models: names of :data:`headrace.bench.models.MODELS`.
+        models: names of :data:`bench.bench_models.MODELS`.
         warm_ups: parts of the log that are learnt first.
         batch: rows predicted, then learnt, at a time.
         refreshes: see :meth:`Refresh.parse`.

@@ -1,8 +1,8 @@
 """``bench table``: all models on a random 80/20 split.
 
-Without the leak (:mod:`headrace.bench.split`), and beside it, marked as leaky and for comparison
+Without the leak (:mod:`bench.split`), and beside it, marked as leaky and for comparison
 only, the published protocol and the paper's own figures. A random split mixes past and future: for
-what a model would have done, see :mod:`headrace.bench.online`.
+what a model would have done, see :mod:`bench.predict_then_learn`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, cast
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from bench.bench_models import MODELS, contender
+from bench.cost import parameters, ranking_cost
+from bench.figures import figures
+from bench.log_rows import chunks, part_of
+from bench.published_figures import PUBLISHED
+from bench.results import Key, Row
+from bench.session import Options, Report, Session, Unit
+from bench.split import PROTOCOLS, ProtocolName, Split, SplitData
+from bench.summary import mean_of, spread_of
 from features.declaration import Declaration
 from features.log_arrays import LogArrays
-from headrace.bench.cost import parameters, ranking_cost
-from headrace.bench.figures import figures
-from headrace.bench.live import chunks, part_of
-from headrace.bench.models import MODELS, contender
-from headrace.bench.published_figures import PUBLISHED
-from headrace.bench.results import Key, Row
-from headrace.bench.session import Options, Report, Session, Unit
-from headrace.bench.split import PROTOCOLS, ProtocolName, Split, SplitData
-from headrace.bench.summary import mean_of, spread_of
 from inttower.core.batch import Batch
 from inttower.core.contract import Columns, Model
 from settings.errors import ConfigurationError
@@ -45,8 +45,8 @@ def bench_table(
 
     Args:
         options: log and files.
-        models: names of :data:`headrace.bench.models.MODELS`; None: all.
-        protocols: of :data:`headrace.bench.split.PROTOCOLS`.
+        models: names of :data:`bench.bench_models.MODELS`; None: all.
+        protocols: of :data:`bench.split.PROTOCOLS`.
         seeds: runs of each, each with a split of its own.
     """
     if wrong := set(protocols) - set(PROTOCOLS):

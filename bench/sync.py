@@ -13,13 +13,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from headrace.bench.live import Live
-from headrace.bench.models import contender
-from headrace.bench.online import OVERALL, Protocol, measured, run
-from headrace.bench.refresh import Refresh
-from headrace.bench.results import Key, Row
-from headrace.bench.session import Options, Report, Session, Unit
-from headrace.bench.summary import mean_of, spread_of
+from bench.bench_models import contender
+from bench.log_rows import Live
+from bench.predict_then_learn import OVERALL, Protocol, measured, run
+from bench.refresh import Refresh
+from bench.results import Key, Row
+from bench.session import Options, Report, Session, Unit
+from bench.summary import mean_of, spread_of
 from inttower.core.spec import FeatureSpec
 
 # oldest first, as in the report
@@ -36,7 +36,7 @@ def bench_sync(
     refreshes: Sequence[str],
     seeds: int,
 ) -> list[Row]:
-    """Run it; the arguments are those of :func:`headrace.bench.compare.bench_online`."""
+    """Run it; the arguments are those of :func:`bench.online.bench_online`."""
     refreshes = list(dict.fromkeys(refreshes))
     policies = tuple(Refresh.parse(text) for text in refreshes)
     contenders = {name: contender(name) for name in models}

@@ -13,13 +13,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from headrace.bench.live import Live, Times
-from headrace.bench.models import contender
-from headrace.bench.online import OVERALL, Protocol, measured, run
-from headrace.bench.refresh import Refresh
-from headrace.bench.results import Key, Row
-from headrace.bench.session import Options, Report, Session, Unit
-from headrace.bench.summary import mean_of, spread_of
+from bench.bench_models import contender
+from bench.log_rows import Live, Times
+from bench.predict_then_learn import OVERALL, Protocol, measured, run
+from bench.refresh import Refresh
+from bench.results import Key, Row
+from bench.session import Options, Report, Session, Unit
+from bench.summary import mean_of, spread_of
 
 LAGS = ["0s", "10s", "60s", "5min", "1h", "1d", "256"]
 _NONE = "0s"
@@ -38,7 +38,7 @@ def bench_delay(
 
     Args:
         options: log and files.
-        models: names of :data:`headrace.bench.models.MODELS`.
+        models: names of :data:`bench.bench_models.MODELS`.
         warm_up: part of the log that is learnt first.
         batch: rows predicted, then learnt, at a time.
         lags: times by which features are late, or the number of events between two refreshes of

@@ -1,6 +1,6 @@
 """``bench train``: samples a second that each model learns.
 
-Beside them, in the same run and on the same rows, the IntTower of :mod:`headrace.bench.plain`. Each
+Beside them, in the same run and on the same rows, the IntTower of :mod:`bench.plain`. Each
 is run twice, in turn, and told by its better run: the machine may have other work.
 """
 
@@ -14,12 +14,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from headrace.bench.live import Live, Rows
-from headrace.bench.models import BFLOAT16, MODELS, contender
-from headrace.bench.plain import plain_loader, train_plain
-from headrace.bench.results import Key, Row
-from headrace.bench.session import Options, Report, Session, Unit
-from headrace.bench.summary import mean_of
+from bench.bench_models import BFLOAT16, MODELS, contender
+from bench.log_rows import Live, Rows
+from bench.plain import plain_loader, train_plain
+from bench.results import Key, Row
+from bench.session import Options, Report, Session, Unit
+from bench.summary import mean_of
 from inttower.core.batch import Batch, FloatArray, Layout
 from inttower.core.contract import Model
 
@@ -36,7 +36,7 @@ def bench_train(
 
     Args:
         options: log and files.
-        models: names of :func:`headrace.bench.models.contender`; None: all, and IntTower+ once
+        models: names of :func:`bench.bench_models.contender`; None: all, and IntTower+ once
             more with products in bfloat16.
         batches: rows of a step.
         rows: how many rows each learns once (the last ones of the log).

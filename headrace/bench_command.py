@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from headrace.bench.session import Options
+    from bench.session import Options
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +59,7 @@ def _options(
 ) -> Options:
     import torch
 
-    from headrace.bench.session import Options
+    from bench.session import Options
 
     torch.set_num_threads(threads)
     return Options(log, path, sample, folder, json_file, threads, out)
@@ -90,7 +90,7 @@ def online(
 
     Example: [bold]headrace bench online --log ml-1m --path ~/ml-1m --warm-up .8 --seeds 3[/bold]
     """
-    from headrace.bench.compare import bench_online
+    from bench.online import bench_online
 
     bench_online(
         _options(log, path, sample, folder, json_file, threads),
@@ -121,7 +121,7 @@ def sync(
 
     Example: [bold]headrace bench sync --log ml-1m --path ~/ml-1m --refresh 7d --refresh 1h[/bold]
     """
-    from headrace.bench.sync import AGES, bench_sync
+    from bench.sync import AGES, bench_sync
 
     bench_sync(
         _options(log, path, sample, folder, json_file, threads),
@@ -154,7 +154,7 @@ def delay(
 
     Example: [bold]headrace bench delay --log ml-1m --path ~/ml-1m --lag 0s --lag 1h[/bold]
     """
-    from headrace.bench.delay import LAGS, bench_delay
+    from bench.delay import LAGS, bench_delay
 
     bench_delay(
         _options(log, path, sample, folder, json_file, threads),
@@ -184,8 +184,8 @@ def table(
 
     Example: [bold]headrace bench table --log ml-1m --path ~/ml-1m --seeds 3[/bold]
     """
-    from headrace.bench.split import PROTOCOLS
-    from headrace.bench.table import bench_table
+    from bench.split import PROTOCOLS
+    from bench.table import bench_table
 
     bench_table(
         _options(log, path, sample, folder, json_file, threads),
@@ -213,8 +213,8 @@ def loop(
 
     Example: [bold]headrace bench loop --log ml-1m --path ~/ml-1m[/bold]
     """
-    from headrace.bench.loop import bench_loop
-    from headrace.bench.session import Options
+    from bench.session import Options
+    from bench.whole_loop import bench_loop
 
     # no model runs in this process: PyTorch would be half a gigabyte of what is measured
     bench_loop(
@@ -247,7 +247,7 @@ def train(
 
     Example: [bold]headrace bench train --batch 2048 --threads 2[/bold]
     """
-    from headrace.bench.train import bench_train
+    from bench.train import bench_train
 
     bench_train(
         _options(log, path, sample, folder, json_file, threads),
@@ -275,7 +275,7 @@ def score(
 
     Example: [bold]headrace bench score --heads 4 --items 10000[/bold]
     """
-    from headrace.bench.score import HEADS, ITEMS, bench_score
+    from bench.score import HEADS, ITEMS, bench_score
 
     bench_score(
         _options("random", None, 1.0, folder, json_file, threads),

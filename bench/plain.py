@@ -2,7 +2,7 @@
 
 The same form as the ``paper`` preset, out of the parts that PyTorch's tutorials use: a DataLoader
 over a TensorDataset, one ``nn.Embedding`` a field, one Adam over all weights, each formula as it
-stands in the paper. Nothing of it serves anything but :mod:`headrace.bench.train`.
+stands in the paper. Nothing of it serves anything but :mod:`bench.train`.
 """
 
 from __future__ import annotations

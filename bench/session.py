@@ -21,10 +21,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from bench.results import Key, Results, Row
 from features.declaration import Declaration
 from features.log_arrays import LogArrays, load
 from features.logs.registry import declaration
-from headrace.bench.results import Key, Results, Row
 from streaming.logs.choose import find_log
 
 Report = Callable[[str, float], None]

@@ -1,4 +1,4 @@
-"""``bench online``: the modes of :mod:`bench.predict_then_learn` for several models and warm-ups."""
+"""``bench online``: every mode of predict-then-learn, for several models and warm-ups."""
 
 from __future__ import annotations
 

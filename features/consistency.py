@@ -4,8 +4,8 @@ For a share of its requests the server logs the user's features as it read them
 (``context.features`` of the impressions); the job puts the features as of the impression into the
 sample. They differ where an event had not reached the online store when the request came, and
 windowed ones by what had left the window since the user's last event: rows are compared as they
-were read, before :mod:`features.model_inputs` empties a window that is over. One pair a request, feature
-by feature::
+were read, before :mod:`features.model_inputs` empties a window that is over. One pair a
+request, feature by feature::
 
     python -m features.consistency .headrace/settings.json
 """

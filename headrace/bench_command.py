@@ -1,6 +1,5 @@
 """``headrace bench``: one command a bench. Each loads only what it needs."""
 
-# ruff: noqa: PLC0415, PLR0917
 # imports in commands: torch and matplotlib load slowly; typer makes options of arguments
 
 from __future__ import annotations

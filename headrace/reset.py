@@ -36,7 +36,7 @@ def reset_state(settings: Settings) -> Iterator[str]:
         for name in end_leftovers(folder / "run"):
             yield f"ended a left-over {name}"
     if not settings.kafka.embedded:
-        from streaming.kafka.client import delete_topics  # noqa: PLC0415 - only here a broker is needed
+        from streaming.kafka.client import delete_topics
 
         delete_topics(settings)
         yield f"deleted the topics on {settings.kafka.bootstrap}"

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         start_http_server(
             settings.trainer.metrics_port,
             addr=settings.metrics_host,
-            registry=trainer.trainer_metrics.registry,
+            registry=trainer.metrics.registry,
         )
         spare_collector()
         trainer.run()

@@ -11,7 +11,8 @@ from kafka.errors import OffsetOutOfRangeError
 
 from settings.errors import BrokerError, CheckpointError
 from settings.settings import Settings
-from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets, topics
+from streaming.kafka import topics
+from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
 
 log = logging.getLogger(__name__)
 

@@ -249,7 +249,7 @@ class Learner:
         return self._id_rows("item", ids)
 
     def published(self) -> Published:
-        """Arguments of the :class:`~inttower.publish.published.Base` of a decoupled model, as copies."""
+        """Arguments of the serving encoder of a decoupled model, as copies."""
         arrays: dict[str, npt.NDArray[np.generic]] = {
             f"net.{name}": value.numpy(force=True)
             for name, value in self.network.state_dict().items()

@@ -140,7 +140,7 @@ class Embeddings:
     # ------------------------------------------------------------------ text to rows
 
     def encode(self, columns: Mapping[str, object], admit: bool) -> tuple[RowArray, int]:
-        """Rows of each text, int32 [B, K], and B. See :meth:`inttower.core.contract.Model.encode`."""
+        """Rows of each text, int32 [B, K], and B (as ``Model.encode``)."""
         texts = {f.name: self._texts(f, columns) for f in self.layout.embedded}
         if admit:
             for name in self.ids:

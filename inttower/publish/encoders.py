@@ -1,7 +1,7 @@
 """Numpy encoders of the models that can be published; they equal the networks to 1e-5.
 
-A further decoupled model adds its subclass of :class:`~inttower.publish.published.Base` here, and its name
-to :data:`BASES`.
+A further decoupled model adds its subclass of :class:`~inttower.publish.published.Base` here,
+and its name to :data:`BASES`.
 """
 
 from __future__ import annotations

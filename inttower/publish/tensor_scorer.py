@@ -1,4 +1,4 @@
-"""FE scores of tensors, wherever they lie: what :func:`inttower.publish.scorer.fe_scores` gives them to."""
+"""FE scores of tensors, on any device."""
 
 from __future__ import annotations
 

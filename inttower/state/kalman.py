@@ -1,6 +1,6 @@
 """A Gaussian belief about one user's vector, and what an outcome does to it.
 
-Over fixed item factors (see :mod:`inttower.state.factors`) an outcome y of item (v, b) says about the
+Over fixed item factors (:mod:`inttower.state.factors`) an outcome y of item (v, b) says about the
 user's vector u, under P(y = 1) = σ(b + v·u) and the Jaakkola-Jordan bound, as much as a Gaussian
 observation of v·u with precision ω and value (y − ½)/ω − b. So a belief N(m, S) is updated by one
 Kalman step, with z = b + v·m and h = vᵀ S v:

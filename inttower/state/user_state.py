@@ -6,8 +6,8 @@ spec:
 - ``user_state_SPEED`` (user side): the mean of the belief as it stood at the impression;
 - ``item_factors`` and ``item_factor_bias`` (item side): v and b of :mod:`inttower.state.factors`.
 
-The dot of the first two (:func:`inttower.models.dots.state_dots`) is what the belief itself says of this
-user and item, an additive term that stays decoupled. Nothing here is learnt by gradients.
+The dot of the first two (:func:`inttower.models.dots.state_dots`) is what the belief itself says
+of this user and item, an additive term that stays decoupled. Nothing here is learnt by gradients.
 
 **In the warm-up** a network must not be shown vectors that have seen the label which it is to
 learn. The beliefs of a row are as of its impression, but the factors are fitted on all rows, so the

@@ -33,7 +33,7 @@ def now_ms() -> int:
 class Channel:
     """One line of versions. ``live`` is what serves now; None until a version is installed.
 
-    ``install`` and ``apply`` are called on the event loop only, see :mod:`serving.model.live_model`.
+    ``install`` and ``apply`` are called on the event loop only (:mod:`serving.model.live_model`).
     """
 
     def __init__(self, name: str) -> None:

@@ -2,10 +2,10 @@
 
 **Versions.** The pointer of each channel is looked at whenever a version is announced, and once a
 second. A version that it names is read and checked here: hashes, shapes, finite numbers and golden
-scores (:func:`inttower.publish.bundle.read_bundle`), then the quality gate (window AUC against the version
-that serves; a rollback is a person's decision and passes it). What fails is refused for good, with
-the reason in log, metric and ``/v1/versions``; the version before serves on. Only a server that
-serves nothing yet looks further, for the newest older version that is sound.
+scores (:func:`inttower.publish.bundle.read_bundle`), then the quality gate (window AUC against
+the version that serves; a rollback is a person's decision and passes it). What fails is refused
+for good, with the reason in log, metric and ``/v1/versions``; the version before serves on. Only a
+server that serves nothing yet looks further, for the newest older version that is sound.
 
 **Deltas.** They are unpacked and checked here and applied on the event loop. When a version has
 been read, the consumer goes back to the offset in its manifest, and the version is installed once

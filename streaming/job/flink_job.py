@@ -40,13 +40,13 @@ from prometheus_client import start_http_server
 from settings.errors import BrokerError, ConfigurationError, JobError
 from settings.settings import Settings
 from streaming.job.job_metrics import JobMetrics
+from streaming.kafka import topics
 from streaming.kafka.client import (
     admin,
     begin_offsets,
     consumer,
     create_topics,
     end_offsets,
-    topics,
 )
 from streaming.kafka.client import wait_for_broker as wait_for_kafka
 from streaming.kafka.java import jars, java_home

@@ -1,7 +1,7 @@
 """The clock: live time marks, ten times a second, in every partition of impressions and clicks.
 
-``python -m streaming.kafka.clock SETTINGS``. Live events come from many senders and say nothing when
-nothing happens; the clock says how late it is, so that samples close. It must not run beside a
+``python -m streaming.kafka.clock SETTINGS``. Live events come from many senders and say nothing
+when nothing happens; the clock says how late it is, so that samples close. It must not run beside a
 replay, whose time is the log's.
 
 Metrics: ``headrace_clock_marks_total``, ``headrace_clock_lag_seconds``.

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from settings.errors import BrokerError, EventError
 from settings.settings import Settings
 from streaming.events import Impression, TimeMark, decode_event
-from streaming.kafka.client import admin, consumer, end_offsets, partitions, topics
+from streaming.kafka import topics
+from streaming.kafka.client import admin, consumer, end_offsets, partitions
 
 _WAIT_MS = 500
 _PATIENCE = 120

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from settings.settings import Settings
 from streaming.events import TimeMark, encode
-from streaming.kafka.client import Writer, topics
+from streaming.kafka import topics
+from streaming.kafka.client import Writer
 
 EVENT_TOPICS = (topics.IMPRESSIONS, topics.CLICKS)
 

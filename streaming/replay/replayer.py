@@ -20,7 +20,8 @@ import msgspec
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.events import Impression, encode
-from streaming.kafka.client import Writer, create_topics, partition_for, topics
+from streaming.kafka import topics
+from streaming.kafka.client import Writer, create_topics, partition_for
 from streaming.kafka.frontier import FrontierReader
 from streaming.kafka.time_marks import Marker
 from streaming.logs.base import Event, EventLog

@@ -71,7 +71,7 @@ def test_prometheus_scrapes_the_ports_that_the_settings_give() -> None:
 
 
 def test_kafka_and_flink_are_of_the_versions_that_the_packages_are() -> None:
-    jars = tomllib.loads((ROOT / "streaming/jars.lock.toml").read_text())
+    jars = tomllib.loads((ROOT / "streaming/kafka/jars.lock.toml").read_text())
     kafka = next(j for j in jars["kafka"] if j["artifact"] == "kafka_2.13")
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{kafka['version']}"
     lock = (ROOT / "requirements.lock").read_text()

@@ -19,7 +19,8 @@ from features.logs.movielens_features import MOVIELENS
 from features.samples import Mark, Sample, sample_decoder
 from features.sql import render_job
 from settings.settings import Settings
-from streaming.kafka.client import admin, consumer, end_offsets, topics
+from streaming.kafka import topics
+from streaming.kafka.client import admin, consumer, end_offsets
 from streaming.kafka.ledger import Sums, count_events
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from settings.settings import Settings
 from streaming.events import Click, Entity, Impression, TimeMark, decode_event
-from streaming.kafka.client import admin, consumer, end_offsets, partition_for, topics
+from streaming.kafka import topics
+from streaming.kafka.client import admin, consumer, end_offsets, partition_for
 from streaming.logs import Event, MovieLens
 
 START_S = 900_000_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from settings.errors import ConfigurationError
-from streaming.kafka.client import java
+from streaming.kafka import java
 from streaming.kafka.java import LOCK, Jar
 
 

@@ -17,7 +17,8 @@ import pytest
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Click, Impression, TimeMark, decode_event, encode
-from streaming.kafka.client import create_topics, producer, topics
+from streaming.kafka import topics
+from streaming.kafka.client import create_topics, producer
 from tests.streaming.job_process import JobProcess, dead_letters, samples
 
 T = 978_300_760_000

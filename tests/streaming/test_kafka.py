@@ -13,6 +13,7 @@ from kafka.partitioner.default import DefaultPartitioner
 
 from settings.errors import BrokerError, ConfigurationError
 from settings.settings import Settings
+from streaming.kafka import topics
 from streaming.kafka.broker import Broker
 from streaming.kafka.client import (
     Writer,
@@ -24,7 +25,6 @@ from streaming.kafka.client import (
     end_offsets,
     partition_for,
     partitions,
-    topics,
     wait_for_broker,
 )
 from streaming.kafka.topics import Topic

@@ -15,7 +15,8 @@ from kafka.consumer.fetcher import ConsumerRecord
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Click, DeadLetter, Impression, TimeMark, encode
-from streaming.kafka.client import create_topics, delete_topics, ledger, producer, topics
+from streaming.kafka import ledger, topics
+from streaming.kafka.client import create_topics, delete_topics, producer
 from streaming.kafka.ledger import Sums, count_events
 
 T = 978_300_760_000

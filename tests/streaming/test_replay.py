@@ -12,7 +12,8 @@ import pytest
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.events import Impression, TimeMark
-from streaming.kafka.client import Writer, admin, create_topics, end_offsets, topics
+from streaming.kafka import topics
+from streaming.kafka.client import Writer, admin, create_topics, end_offsets
 from streaming.kafka.time_marks import Marker
 from streaming.logs import Event
 from streaming.replay.replayer import Replay, number_at, time_of

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 
 from settings.settings import Settings
-from streaming.kafka.client import Writer, create_topics, topics
+from streaming.kafka import topics
+from streaming.kafka.client import Writer, create_topics
 from tests.trainer import synthetic
 from tests.trainer.build import digest
 from trainer import __main__ as program

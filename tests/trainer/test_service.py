@@ -192,7 +192,7 @@ def kill_while_it_warms_up(trainer: TrainerProcess, log: list[bytes], rng: rando
     """While it collects, while it fits (by both signals), and about its first checkpoint."""
     feed(trainer.settings, log[:300])
     trainer.start()
-    until(lambda: trainer.trainer_report.samples.waiting > 200, "samples are collected")
+    until(lambda: trainer.report.samples.waiting > 200, "samples are collected")
     trainer.kill()
     feed(trainer.settings, log[300:])
     trainer.start()
@@ -202,7 +202,7 @@ def kill_while_it_warms_up(trainer: TrainerProcess, log: list[bytes], rng: rando
     trainer.start()
     trainer.says("warm-up: fitting")
     trainer.stop()
-    assert trainer.trainer_report.phase == "stopped"
+    assert trainer.report.phase == "stopped"
     trainer.start()
     trainer.says("warm-up: done")
     time.sleep(rng.uniform(0, 0.1))
@@ -226,8 +226,8 @@ def kill_anywhere(trainer: TrainerProcess, log: list[bytes], rng: random.Random)
     restored = trainer.goes_on()
     feed(trainer.settings, log)
     trainer.learns(restored + 1)
-    learnt_ms = trainer.trainer_report.written_ms
-    until(lambda: (trainer.trainer_report.checkpoint_ms or 0) > learnt_ms, "a checkpoint of it")
+    learnt_ms = trainer.report.written_ms
+    until(lambda: (trainer.report.checkpoint_ms or 0) > learnt_ms, "a checkpoint of it")
     time.sleep(rng.uniform(0, 0.1))
     trainer.kill()
     return restored
@@ -250,7 +250,7 @@ def test_no_kill_changes_what_is_learnt(cluster: Settings, undisturbed: Undistur
         for part in parts:
             feed(settings, part)
         trainer.learns(COUNT)
-        report = trainer.trainer_report
+        report = trainer.report
         trainer.stop()
     assert report.samples == Counts(seen=COUNT, learnt=COUNT, warmup=WARMUP)
     assert_learnt_once(settings, undisturbed)
@@ -274,7 +274,7 @@ def test_partitions_and_their_interleaving_change_nothing(
         feed(settings, small[:200], partition=1)
         # one has told all, the other has not: what waits for it outlives a restart
         trainer.learns(WARMUP)
-        until(lambda: trainer.trainer_report.samples.waiting > 100, "samples wait")
+        until(lambda: trainer.report.samples.waiting > 100, "samples wait")
         trainer.stop()
         assert facts(settings).offsets == {0: len(big), 1: 200}
         trainer.start()

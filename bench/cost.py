@@ -45,7 +45,7 @@ def ranking_cost(model: Model, columns: Columns) -> dict[str, float | int]:
     places = np.arange(CANDIDATES) % count
     items = _side(model, columns, "item", places)
     if isinstance(model, Decoupled):
-        base = model.base()
+        base = model.serving_encoder()
         ids = items[model.spec.id_field("item").name]
         vectors = base.item_vectors(items, model.item_id_rows(ids))
         user = _side(model, columns, "user", places[:1])

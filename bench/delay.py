@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from bench.bench_models import contender
-from bench.log_rows import Live, Times
+from bench.log_rows import LogRows, Times
 from bench.predict_then_learn import OVERALL, Protocol, measured, run
 from bench.refresh import Refresh
 from bench.results import Key, Row
@@ -48,7 +48,7 @@ def bench_delay(
     contenders = {name: contender(name, in_time=False) for name in models}
     parsed = {lag: None if lag == _NONE else Refresh.parse(lag, "--lag") for lag in lags}
     session = Session("delay", options)
-    data = Live(*session.open())
+    data = LogRows(*session.open())
 
     def unit(name: str, lag: str, seed: int) -> Unit:
         times = late(data.ts, parsed[lag])

@@ -18,7 +18,7 @@ from features.model_inputs import (
     static_columns,
     user_columns,
 )
-from features.offline import History
+from features.offline import OfflineFeatures
 from inttower.core.batch import Batch
 from inttower.core.contract import Columns as ModelColumns
 from inttower.core.contract import Model
@@ -31,7 +31,7 @@ Times = NDArray[np.int64]
 CHUNK = 8192
 
 
-class Live:
+class LogRows:
     """The impressions of a log with the declared features.
 
     Args:
@@ -46,7 +46,7 @@ class Live:
         self.declaration = declaration
         self.log = log
         self.spec: FeatureSpec = model_spec(declaration)
-        self._history = History(declaration, log)
+        self._history = OfflineFeatures(declaration, log)
         self._user_texts = np.array(log.user_ids, object)
         self._item_texts = np.array(log.item_ids, object)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from bench.bench_models import WITH_STATE, contender
-from bench.log_rows import Live
+from bench.log_rows import LogRows
 from bench.predict_then_learn import MODES, OVERALL, SLICES, Protocol, measured, run
 from bench.refresh import Refresh
 from bench.results import Key, Row
@@ -48,7 +48,7 @@ def bench_online(
             f" {models[0]}{WITH_STATE}"
         )
     session = Session("online", options)
-    data = Live(*session.open())
+    data = LogRows(*session.open())
 
     def unit(name: str, warm_up: float, seed: int) -> Unit:
         protocol = Protocol(warm_up, batch, policies, refit_every=refit_every)

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.figures import Figures, figures
-from bench.log_rows import CHUNK, Live, Rows, Times, chunks, part_of, warm_up_end
-from bench.refresh import Refresh, Served
-from bench.user_state_features import Beside
+from bench.log_rows import CHUNK, LogRows, Rows, Times, chunks, part_of, warm_up_end
+from bench.refresh import Refresh, ServedWeights
+from bench.user_state_features import UserStateFeatures
 from inttower.core.batch import FloatArray
 from inttower.core.contract import Model
 from inttower.core.spec import FeatureSpec
@@ -77,7 +77,7 @@ class Outcome:
 
 def run(
     make: Callable[[FeatureSpec], Model],
-    data: Live,
+    data: LogRows,
     protocol: Protocol,
     *,
     seed: int = 0,
@@ -101,7 +101,7 @@ def run(
     known_at = protocol.known_at or data.ts.__getitem__
 
     spec = protocol.spec or data.spec
-    beside = Beside(data, spec, state=state, refit_every=protocol.refit_every)
+    beside = UserStateFeatures(data, spec, state=state, refit_every=protocol.refit_every)
     model = make(beside.spec)
     say("user state" if state else "encode", 0.0)
     batch = beside.warm_up(model, warm, known_at(warm))
@@ -114,7 +114,8 @@ def run(
         logits["frozen"] = []
     then = int(data.ts[end])
     served = [
-        Served(refresh, _copy(make(beside.spec), model), then) for refresh in protocol.refreshes
+        ServedWeights(refresh, _copy(make(beside.spec), model), then)
+        for refresh in protocol.refreshes
     ]
     still = beside.copy()
     for part in chunks(len(stream), CHUNK):
@@ -146,7 +147,7 @@ def _copy(new: Model, model: Model) -> Model:
     return new
 
 
-def measured(outcome: Outcome, data: Live) -> Iterator[tuple[dict[str, str], Figures]]:
+def measured(outcome: Outcome, data: LogRows) -> Iterator[tuple[dict[str, str], Figures]]:
     """Figures of each mode: over all rows, by tenths, by the user's impressions so far."""
     rows = outcome.rows
     users = data.log.impressions.users[rows]

@@ -51,7 +51,7 @@ class Refresh:
         )
 
 
-class Served:
+class ServedWeights:
     """A served copy of a model that goes on learning.
 
     Rows wait until the weights that they would have met are about to be replaced, and are then

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from bench.bench_models import contender
-from bench.log_rows import Live
+from bench.log_rows import LogRows
 from bench.predict_then_learn import OVERALL, Protocol, measured, run
 from bench.refresh import Refresh
 from bench.results import Key, Row
@@ -41,7 +41,7 @@ def bench_sync(
     policies = tuple(Refresh.parse(text) for text in refreshes)
     contenders = {name: contender(name) for name in models}
     session = Session("sync", options)
-    data = Live(*session.open())
+    data = LogRows(*session.open())
     names = ["frozen weights", *(p.name for p in policies), "online"]
 
     def unit(name: str, inputs: str, seed: int) -> Unit:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from bench.bench_models import BFLOAT16, MODELS, contender
-from bench.log_rows import Live, Rows
+from bench.log_rows import LogRows, Rows
 from bench.plain import plain_loader, train_plain
 from bench.results import Key, Row
 from bench.session import Options, Report, Session, Unit
@@ -45,7 +45,7 @@ def bench_train(
     for name in names:
         contender(name, in_time=False)
     session = Session("train", options)
-    data = Live(*session.open())
+    data = LogRows(*session.open())
     taken = np.arange(max(0, len(data) - rows), len(data))
     labels = data.log.labels[taken].astype(np.float32)
 
@@ -89,7 +89,7 @@ def bench_train(
 
 
 def _learner(
-    name: str, data: Live, rows: Rows, labels: FloatArray, batch_size: int
+    name: str, data: LogRows, rows: Rows, labels: FloatArray, batch_size: int
 ) -> Callable[[], object]:
     model = contender(name, in_time=False).make(data.spec, 0)
     batch = data.encoded(model, rows, admit=True)
@@ -101,7 +101,7 @@ def _fit(model: Model, batch: Batch, labels: FloatArray, batch_size: int) -> Non
     model.fit(batch, labels[: len(batch)], epochs=1, batch_size=batch_size)
 
 
-def _plain(data: Live, rows: Rows, labels: FloatArray, batch_size: int) -> Callable[[], object]:
+def _plain(data: LogRows, rows: Rows, labels: FloatArray, batch_size: int) -> Callable[[], object]:
     # any model that reads ids turns the texts to numbers
     batch = data.encoded(contender("inttower").make(data.spec, 0), rows, admit=True)
     model, loader = plain_loader(Layout(data.spec), batch, labels, batch_size)

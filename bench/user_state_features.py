@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.log_rows import CHUNK, Live, Rows, Times, chunks
+from bench.log_rows import CHUNK, LogRows, Rows, Times, chunks
 from features.model_inputs import Columns
 from inttower.core.batch import Batch
 from inttower.core.contract import Model
@@ -16,7 +16,7 @@ from inttower.state.user_state import UserState, UserStateConfig
 _KNOWN_AFTER_MS = 1
 
 
-class Beside:
+class UserStateFeatures:
     """Adds the inputs of a user state to columns, and teaches it.
 
     Args:
@@ -30,7 +30,7 @@ class Beside:
     """
 
     def __init__(
-        self, data: Live, spec: FeatureSpec, *, state: bool, refit_every: int | None = None
+        self, data: LogRows, spec: FeatureSpec, *, state: bool, refit_every: int | None = None
     ) -> None:
         self._data = data
         self._plain = spec
@@ -69,9 +69,9 @@ class Beside:
             return columns
         return {**columns, **self._state.inputs(columns, ts)}
 
-    def copy(self) -> Beside:
+    def copy(self) -> UserStateFeatures:
         """One of equal state that learns no more."""
-        other = Beside(self._data, self._plain, state=self._state is not None)
+        other = UserStateFeatures(self._data, self._plain, state=self._state is not None)
         if self._state is not None and other._state is not None:
             other._state.load_state(self._state.state())
         return other

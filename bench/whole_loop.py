@@ -35,7 +35,7 @@ from streaming.kafka.topics import CLICKS, IMPRESSIONS
 from streaming.logs import Event, EventLog
 from streaming.logs.choose import find_log
 from streaming.replay.replayer import time_of
-from trainer.trainer_report import Report as TrainerReport
+from trainer.trainer_report import TrainerReport
 
 # events between two steps of the progress bar
 _SAY = 200

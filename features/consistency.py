@@ -34,7 +34,7 @@ _WAIT_MS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FeatureDifference:
     """How one feature was served against how it was trained.
 
     Attributes:
@@ -81,14 +81,14 @@ class Consistency:
                 one = _compared(feature, served[feature.name], getattr(trained, feature.name))
                 self._found.setdefault(feature.name, []).append(one)
 
-    def differences(self) -> list[Difference]:
+    def differences(self) -> list[FeatureDifference]:
         """One entry for each feature that was served, in the declaration's order."""
         made = []
         for name in (f.name for f in self._features if f.name in self._found):
             found = self._found[name]
             sizes = [size for _, size in found]
             made.append(
-                Difference(
+                FeatureDifference(
                     name=name,
                     pairs=len(found),
                     share=sum(differs for differs, _ in found) / len(found),
@@ -108,7 +108,7 @@ def _compared(feature: Streaming, served: Any, trained: Any) -> tuple[bool, floa
 
 def measure(
     settings: Settings, log_declaration: Declaration, newest: int = NEWEST_RECORDS
-) -> list[Difference]:
+) -> list[FeatureDifference]:
     """Compare the requests that logged their features with their samples.
 
     Args:

@@ -39,7 +39,7 @@ _READS: dict[Transform, int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class SmoothedRate:
     """A smoothed click rate of the item: (clicks + prior · strength) / (impressions + strength).
 
     Args:
@@ -82,7 +82,7 @@ class Streaming:
     source: Source
     aggregate: Aggregate
     window_ms: int | None = None
-    rate: Rate | None = None
+    rate: SmoothedRate | None = None
 
     @property
     def python_type(self) -> type[int] | type[float] | type[list[str]]:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from features.declaration import ENTITIES, Declaration, Entity
-from settings.errors import StoreError
+from settings.errors import StorageError
 from settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Repository:
         declaration: what the views hold.
 
     Raises:
-        StoreError: the online store cannot be opened or used.
+        StorageError: the online store cannot be opened or used.
     """
 
     def __init__(self, settings: Settings, declaration: Declaration) -> None:
@@ -120,7 +120,7 @@ class Repository:
         """Delete all rows and the repository's own record; the folder may then be removed.
 
         Raises:
-            StoreError: the store does not answer.
+            StorageError: the store does not answer.
         """
         from feast import FeatureStore  # noqa: PLC0415 - takes seconds
 
@@ -128,12 +128,14 @@ class Repository:
             FeatureStore(repo_path=str(folder(self._settings))).teardown()
         (folder(self._settings) / _APPLIED).unlink()
 
-    def table(self, entity: Entity) -> Table:
+    def table(self, entity: Entity) -> OnlineTable:
         """The rows of one view."""
-        return Table(self._settings, self._config, self._provider, self._views[entity], entity)
+        return OnlineTable(
+            self._settings, self._config, self._provider, self._views[entity], entity
+        )
 
 
-class Table:
+class OnlineTable:
     """Packed rows of users or of items in the online store, by id."""
 
     def __init__(
@@ -159,7 +161,7 @@ class Table:
         """The packed row of each id; None where there is none.
 
         Raises:
-            StoreError: the store does not answer.
+            StorageError: the store does not answer.
         """
         keys = [self._key(id_) for id_ in ids]
         with _explained(self._settings):
@@ -172,7 +174,7 @@ class Table:
         """Put (id, event time in ms, packed row), replacing what is there; one transaction.
 
         Raises:
-            StoreError: the store does not answer, or another process writes to it.
+            StorageError: the store does not answer, or another process writes to it.
         """
         value = self._value
         data = [
@@ -241,12 +243,12 @@ def _explained(settings: Settings) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(
+        raise StorageError(
             f"the feature store {folder(settings) / 'online.db'} failed: {error}. Is the disk full,"
             " or does another headrace write to this state folder?"
         ) from error
     except RedisError as error:
-        raise StoreError(
+        raise StorageError(
             f"the feature store on Redis at {settings.feast.redis} failed: {error}. Is Redis"
             " running, and is feast.redis right (HEADRACE_FEAST__REDIS)?"
         ) from error

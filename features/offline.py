@@ -22,7 +22,7 @@ from features.declaration import (
     RECENT_SLOTS,
     Declaration,
     Entity,
-    Rate,
+    SmoothedRate,
     Source,
     Streaming,
 )
@@ -72,7 +72,7 @@ class _Timeline:
         return np.searchsorted(self.keys, whose.astype(np.int64) * self.span)
 
 
-class History:
+class OfflineFeatures:
     """Answers what was known of users and items at given times.
 
     Args:
@@ -149,7 +149,7 @@ class History:
             self._sums[feature.name] = np.concatenate(([0], np.cumsum(units[line.order])))
         return self._sums[feature.name]
 
-    def _rate_units(self, rate: Rate, items: Codes, at: Times) -> NDArray[np.int64]:
+    def _rate_units(self, rate: SmoothedRate, items: Codes, at: Times) -> NDArray[np.int64]:
         clicks, shown = (
             self._value(self._declaration.feature(name), items, at).astype(np.int64)
             for name in (rate.clicks, rate.impressions)

@@ -27,13 +27,13 @@ import msgspec
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from features.declaration import ENTITIES, Declaration, Entity
-from features.feast_repo import Repository, Table
+from features.feast_repo import OnlineTable, Repository
 from features.logs.registry import declaration
-from settings.errors import BrokerError, HeadraceError, StoreError
+from settings.errors import BrokerError, HeadraceError, StorageError
 from settings.settings import Settings
 from streaming.kafka.client import admin, begin_offsets, consumer, wait_for_broker
 from streaming.kafka.topics import ITEM_FEATURES, USER_FEATURES
-from streaming.kafka.tune_gc import spare_collector
+from streaming.kafka.tune_gc import tune_gc
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class View:
         batch_rows: rows of one transaction at most.
     """
 
-    def __init__(self, table: Table, entity: Entity, batch_rows: int) -> None:
+    def __init__(self, table: OnlineTable, entity: Entity, batch_rows: int) -> None:
         self._table = table
         self._entity = entity
         self._batch_rows = batch_rows
@@ -93,14 +93,14 @@ class View:
         """The next offset of each partition as far as the store holds the topic; empty: nothing.
 
         Raises:
-            StoreError: the rows come from another topic.
+            StorageError: the rows come from another topic.
         """
         packed = self._table.read([_POSITION])[0]
         if packed is None:
             return {}
         found = msgspec.json.decode(packed, type=_Position)
         if found.topic != topic:
-            raise StoreError(
+            raise StorageError(
                 f"the feature store holds rows of another topic ({found.topic}, this is {topic}),"
                 " made before a reset or by another cluster: empty it with `headrace reset`"
             )
@@ -118,7 +118,7 @@ class View:
             The number of rows written.
 
         Raises:
-            StoreError: the store failed; nothing or a part was written, and the position was not.
+            StorageError: the store failed; nothing or a part was written, and the position was not.
         """
         rows = self._fresh(values)
         position = msgspec.json.encode(_Position(topic, offsets))
@@ -169,7 +169,7 @@ class FeatureWriter:
 
     Raises:
         BrokerError: no broker, or the topics have not been created.
-        StoreError: the store cannot be used, or holds rows of other topics.
+        StorageError: the store cannot be used, or holds rows of other topics.
     """
 
     def __init__(self, settings: Settings, log_declaration: Declaration) -> None:
@@ -241,7 +241,7 @@ class FeatureWriter:
         while True:
             try:
                 self._views[entity].write(newest.values(), self._identities[entity], offsets)
-            except StoreError:
+            except StorageError:
                 log.exception("features of %ss were not written; trying again", entity)
                 if self._stopping.wait(_RETRY_S):
                     return
@@ -269,7 +269,7 @@ def main(settings: Settings) -> None:
     writer = FeatureWriter(settings, declaration(settings.log.name))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: writer.stop())
-    spare_collector()
+    tune_gc()
     start_http_server(settings.writer_metrics_port, addr=settings.metrics_host)
     writer.run()
     log.info("stopped")

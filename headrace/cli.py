@@ -19,7 +19,7 @@ from headrace.bench_command import bench
 from inttower.errors import IntTowerError
 from settings.errors import ConfigurationError, HeadraceError
 from settings.settings import Settings
-from streaming.kafka.tune_gc import spare_collector
+from streaming.kafka.tune_gc import tune_gc
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -229,9 +229,9 @@ def part(
 
     Example: [bold]HEADRACE_KAFKA__BOOTSTRAP=kafka:9092 headrace part trainer[/bold]
     """
-    from deploy.local.parts import become
+    from deploy.local.parts import exec_component
 
-    become(context.obj, name)
+    exec_component(context.obj, name)
 
 
 @app.command()
@@ -294,7 +294,7 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; an error of ours is one message and exit code 1, never a trace."""
     signal.signal(signal.SIGTERM, _leave)
-    spare_collector()
+    tune_gc()
     try:
         app()
     except (HeadraceError, IntTowerError, LaunchError) as error:

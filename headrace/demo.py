@@ -21,7 +21,7 @@ from rich.console import Console
 from deploy.local.loop import Loop
 from deploy.local.probe import FreshnessProbe
 from deploy.local.ranked import RankedStretch
-from serving.experiments.assignment import experiment_in_force
+from serving.experiments.assignment import active_experiment
 from serving.experiments.exposures import experiment_report
 from settings.errors import ConfigurationError
 from settings.settings import Settings
@@ -30,7 +30,7 @@ from streaming.kafka.ledger import count_events
 from streaming.logs import EventLog
 from streaming.logs.choose import find_log
 from streaming.replay.replayer import time_of
-from trainer.trainer_report import Report
+from trainer.trainer_report import TrainerReport
 
 WARMUP_SHARE = 0.9
 _EVENTS_AN_IMPRESSION = 1.8
@@ -54,7 +54,7 @@ share = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ReportPart:
     """What is read of a log, by the numbers of events.
 
     Attributes:
@@ -68,7 +68,7 @@ class Part:
     stop: int
 
     @classmethod
-    def of(cls, log: EventLog, *, sample: float, ranked: int) -> Part:
+    def of(cls, log: EventLog, *, sample: float, ranked: int) -> ReportPart:
         """Cut a first part of the log, never between events of one time.
 
         Raises:
@@ -150,7 +150,7 @@ def run_demo(
     """
     began = time.monotonic()
     events = find_log(log, path)
-    part = Part.of(events, sample=sample, ranked=ranked)
+    part = ReportPart.of(events, sample=sample, ranked=ranked)
     settings = demo_settings(
         settings,
         events,
@@ -182,7 +182,7 @@ def run_demo(
             loop.wait_until_learnt(fast.impressions + slow.impressions)
         loop.stop_part("trainer")
         report = loop.trainer_report()
-        experiment = experiment_report(settings, experiment_in_force(settings))
+        experiment = experiment_report(settings, active_experiment(settings))
         sums = count_events(settings)
     return {
         "log": events.name,
@@ -213,7 +213,7 @@ def run_demo(
     }
 
 
-def figures(report: Report) -> dict[str, dict[str, float | int | None]]:
+def figures(report: TrainerReport) -> dict[str, dict[str, float | int | None]]:
     """The trainer's figures over everything that it predicted, by metric and model."""
     return {
         metric: {model: rows["all"][metric] for model, rows in report.models.items()}

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from serving.experiments.analysis import ExperimentReport, Interval
-from serving.experiments.assignment import experiment_in_force
+from serving.experiments.assignment import active_experiment
 from serving.experiments.exposures import experiment_report
 from settings.settings import Settings
 
 
 def gather(settings: Settings) -> ExperimentReport:
     """The report of the experiment in force, from every closed sample."""
-    return experiment_report(settings, experiment_in_force(settings))
+    return experiment_report(settings, active_experiment(settings))
 
 
 def as_json(report: ExperimentReport) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from settings.settings import Settings
 from streaming.kafka.client import wait_for_broker
 from streaming.logs import EventLog
 from streaming.replay.progress_bar import progress_bar
-from streaming.replay.replayer import Replay, number_at
+from streaming.replay.replayer import Replayer, number_at
 
 
 def replay_log(
@@ -33,7 +33,7 @@ def replay_log(
             f" start headrace with --set log.name={log.declaration}"
         )
     wait_for_broker(settings)
-    replay = Replay(
+    replay = Replayer(
         settings,
         log,
         first=number_at(log, start),

@@ -47,22 +47,22 @@ if TYPE_CHECKING:
     from inttower.models.two_tower import TwoTowerConfig as TwoTowerConfig
     from inttower.models.wide_deep import WideDeep as WideDeep
     from inttower.models.wide_deep import WideDeepConfig as WideDeepConfig
-    from inttower.publish.bundle import Served as Served
+    from inttower.publish.bundle import LoadedVersion as LoadedVersion
     from inttower.publish.bundle import read_bundle as read_bundle
     from inttower.publish.bundle import write_bundle as write_bundle
-    from inttower.publish.published import Base as Base
+    from inttower.publish.published import ServingEncoder as ServingEncoder
     from inttower.publish.published import UserVector as UserVector
     from inttower.publish.published import score as score
     from inttower.publish.scorer import fe_scores as fe_scores
     from inttower.publish.scorer import top_k as top_k
-    from inttower.publish.snapshot import Contents as Contents
+    from inttower.publish.snapshot import ModelSnapshot as ModelSnapshot
     from inttower.publish.store import ModelStore as ModelStore
     from inttower.state.belief import FAST as FAST
     from inttower.state.belief import MEDIUM as MEDIUM
     from inttower.state.belief import SLOW as SLOW
     from inttower.state.belief import BeliefConfig as BeliefConfig
     from inttower.state.belief import Beliefs as Beliefs
-    from inttower.state.belief import Speed as Speed
+    from inttower.state.belief import DriftRates as DriftRates
     from inttower.state.factors import FactorConfig as FactorConfig
     from inttower.state.factors import Factors as Factors
     from inttower.state.factors import Outcomes as Outcomes
@@ -72,10 +72,10 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "models.autoint": ("AutoInt", "AutoIntConfig"),
-    "state.belief": ("FAST", "MEDIUM", "SLOW", "BeliefConfig", "Beliefs", "Speed"),
-    "publish.bundle": ("Served", "read_bundle", "write_bundle"),
+    "state.belief": ("FAST", "MEDIUM", "SLOW", "BeliefConfig", "Beliefs", "DriftRates"),
+    "publish.bundle": ("LoadedVersion", "read_bundle", "write_bundle"),
     "models.cold": ("COLD", "COLDConfig"),
-    "publish.snapshot": ("Contents",),
+    "publish.snapshot": ("ModelSnapshot",),
     "core.contract": ("Decoupled", "Model"),
     "models.dat": ("DAT", "DATConfig"),
     "models.dcn": ("DCN", "DCNConfig"),
@@ -95,7 +95,7 @@ _MODULES = {
     "models.inttower": ("IntTower", "IntTowerConfig"),
     "core.training": ("Training",),
     "models.logistic": ("LogisticRegression",),
-    "publish.published": ("Base", "UserVector", "score"),
+    "publish.published": ("ServingEncoder", "UserVector", "score"),
     "publish.scorer": ("fe_scores", "top_k"),
     "core.spec": ("FeatureSpec", "Field"),
     "publish.store": ("ModelStore",),

@@ -33,7 +33,7 @@ class JobError(HeadraceError):
     """The streaming job cannot start or failed."""
 
 
-class StoreError(HeadraceError):
+class StorageError(HeadraceError):
     """The model store or feature store holds something unusable."""
 
 

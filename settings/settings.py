@@ -135,7 +135,7 @@ class TrainerSettings(_Section):
     )
     warmup_epochs: int = Field(2, ge=1)
     warmup_batch: int = Field(512, ge=1)
-    warmup_products: Literal["float32", "bfloat16"] = Field(
+    warmup_matmul_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="bfloat16: the warm-up's fit in half the time on a processor with instructions"
         " for it, at no measured loss",

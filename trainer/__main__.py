@@ -15,7 +15,7 @@ from inttower.errors import IntTowerError
 from settings.errors import HeadraceError
 from settings.settings import Settings
 from streaming.kafka.client import wait_for_broker
-from streaming.kafka.tune_gc import spare_collector
+from streaming.kafka.tune_gc import tune_gc
 from trainer.build_models import prepare_torch
 from trainer.service import Trainer
 
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
             addr=settings.metrics_host,
             registry=trainer.metrics.registry,
         )
-        spare_collector()
+        tune_gc()
         trainer.run()
     except (HeadraceError, IntTowerError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message names cause and cure; no trace helps

@@ -99,7 +99,7 @@ def build_models(settings: Settings, spec: FeatureSpec) -> Models:
         )
     where = device(settings)
     log.info("model %s on %s, %d threads", trainer.preset, where, trainer.threads)
-    training = Training(limit=trainer.max_ids, products=trainer.warmup_products)
+    training = Training(limit=trainer.max_ids, products=trainer.warmup_matmul_dtype)
     state = frozen_state = None
     if trainer.preset == WITH_STATE:
         shape = UserStateConfig(window_ms=settings.log.closing_delay_ms, max_users=trainer.max_ids)
@@ -136,7 +136,7 @@ def fingerprint(settings: Settings, spec: FeatureSpec) -> dict[str, str]:
             "warmup_samples",
             "warmup_epochs",
             "warmup_batch",
-            "warmup_products",
+            "warmup_matmul_dtype",
             "batch_samples",
             "batch_span_ms",
             "batch_span_from_ms",

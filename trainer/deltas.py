@@ -16,9 +16,9 @@ from features.declaration import Declaration
 from features.samples import Sample
 from inttower.core.batch import FloatArray
 from inttower.errors import BundleError
-from inttower.publish.published import Base
+from inttower.publish.published import ServingEncoder
 from streaming.events import Delta
-from trainer.online_learner import Learner
+from trainer.online_learner import OnlineLearner
 from trainer.sample_inputs import SampleInputs
 from trainer.state_rows import user_rows
 
@@ -77,8 +77,8 @@ def deltas(
     *,
     channel: str,
     version: str,
-    base: Base,
-    learner: Learner,
+    base: ServingEncoder,
+    learner: OnlineLearner,
     inputs: SampleInputs,
 ) -> Iterator[Delta]:
     """The messages for what was touched, each small enough for the broker.

@@ -13,7 +13,7 @@ from features.samples import Mark, Sample
 from settings.errors import EventError
 from trainer.arrived import Arrived
 from trainer.ordering import FrontierOrder
-from trainer.source import Record, SampleSource
+from trainer.source import SampleRecord, SampleSource
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Intake:
         """Next record of each partition."""
         return dict(self._source.offsets)
 
-    def _decoded(self, record: Record) -> Sample | Mark:
+    def _decoded(self, record: SampleRecord) -> Sample | Mark:
         try:
             return self._decode(record.value)
         except EventError as error:
@@ -140,7 +140,7 @@ class Intake:
     def _unpacked(self, data: bytes) -> list[Arrived]:
         arrived = []
         for entry in msgspec.msgpack.decode(data, type=list[_Entry]):
-            message = self._decoded(Record(*entry))
+            message = self._decoded(SampleRecord(*entry))
             if isinstance(message, Sample):
                 arrived.append(Arrived(*entry, message))
         return arrived

@@ -47,9 +47,9 @@ class LatestRows:
             if known is None or ts >= known[0]:
                 rows[id_] = (ts, self._values_of(struct))
         if len(rows) > self._limit:
-            self._let_go()
+            self._evict()
 
-    def _let_go(self) -> None:
+    def _evict(self) -> None:
         # a tenth at a time, so that the sort is paid for rarely
         excess = len(self._rows) - self._limit + self._limit // 10
         oldest = sorted(self._rows, key=lambda id_: (self._rows[id_][0], id_))

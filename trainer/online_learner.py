@@ -103,7 +103,7 @@ class _WarmUp:
     labels: list[FloatArray] = field(default_factory=list)
 
 
-class Learner:
+class OnlineLearner:
     """Learns samples in the order in which :meth:`add` is given them.
 
     Args:
@@ -263,7 +263,7 @@ class Learner:
         then = dict(self._inputs.frozen(samples, self.frozen_features))
         labels = _labels(samples)
         if models.user_state is not None and models.frozen_user_state is not None:
-            live |= _taught(models.user_state, live, samples, labels)
+            live |= _update_user_state(models.user_state, live, samples, labels)
             then |= models.frozen_user_state.user_inputs(then)
             then |= models.frozen_user_state.item_inputs(then)
         weights = np.array([s.weight for s in samples], np.float32)
@@ -316,7 +316,7 @@ class Learner:
         self.warm = True
 
 
-def _taught(
+def _update_user_state(
     state: UserState, columns: Columns, samples: Sequence[Sample], labels: FloatArray
 ) -> Mapping[str, FloatArray]:
     """Teach a state the outcomes of a batch; its inputs as of each impression."""

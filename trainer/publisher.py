@@ -22,7 +22,7 @@ from features.samples import Sample
 from inttower.core.contract import Decoupled
 from inttower.errors import BundleError, IntTowerError
 from inttower.publish.bundle import write_bundle
-from inttower.publish.published import Base
+from inttower.publish.published import ServingEncoder
 from inttower.publish.snapshot import contents
 from inttower.publish.store import ModelStore
 from inttower.state.user_state import UserState
@@ -34,12 +34,12 @@ from streaming.kafka.topics import MODEL_UPDATES
 from trainer.deltas import Collector, deltas
 from trainer.intake import Intake
 from trainer.latest_rows import LatestRows
-from trainer.online_learner import Learner
+from trainer.online_learner import OnlineLearner
 from trainer.sample_inputs import SampleInputs
 from trainer.state_rows import user_rows
 from trainer.timer import Timer
 from trainer.trainer_metrics import Metrics
-from trainer.trainer_report import Published
+from trainer.trainer_report import PublishedCounts
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Publisher:
     def __init__(
         self,
         settings: Settings,
-        learner: Learner,
+        learner: OnlineLearner,
         inputs: SampleInputs,
         metrics: Metrics,
         *,
@@ -93,14 +93,14 @@ class Publisher:
         self._topic = settings.topic(MODEL_UPDATES)
         self._store = ModelStore(settings.store_url)
         self._collector = Collector(declaration(settings.log.name))
-        self._base: Base | None = None
+        self._base: ServingEncoder | None = None
         self._fits = 0
         self._deltas = Timer(settings.trainer.delta_every_ms / 1000)
         self._versions = Timer(settings.trainer.version_every_s)
         trainer = settings.trainer
-        self.published = {trainer.channel: Published()}
+        self.published = {trainer.channel: PublishedCounts()}
         if trainer.frozen_channel:
-            self.published[trainer.frozen_channel] = Published()
+            self.published[trainer.frozen_channel] = PublishedCounts()
 
     def touch(self, samples: Sequence[Sample]) -> None:
         """Take note of samples that were learnt, in the order of learning."""
@@ -185,7 +185,7 @@ class Publisher:
             # touched before: the version holds it
             self._collector.take()
             self._fits = _fits(learner)
-            self._base = learner.models.online.base()
+            self._base = learner.models.online.serving_encoder()
 
     def _publish_frozen(self) -> None:
         channel, learner = self._settings.trainer.frozen_channel, self._learner
@@ -304,7 +304,7 @@ class Publisher:
         return figures
 
 
-def _fits(learner: Learner) -> int:
+def _fits(learner: OnlineLearner) -> int:
     state = learner.models.user_state
     return state.fits if state is not None else 0
 

@@ -24,13 +24,20 @@ from streaming.kafka.client import Writer
 from trainer.build_models import build_models, fingerprint
 from trainer.checkpoint import CheckpointFolder
 from trainer.intake import Intake, IntakeFacts
-from trainer.online_learner import Learner
+from trainer.online_learner import OnlineLearner
 from trainer.publisher import Publisher
 from trainer.sample_inputs import SampleInputs
 from trainer.source import SampleSource
 from trainer.timer import Timer
 from trainer.trainer_metrics import Metrics
-from trainer.trainer_report import Counts, FigureRow, Phase, Report, report_path, write_report
+from trainer.trainer_report import (
+    Counts,
+    FigureRow,
+    Phase,
+    TrainerReport,
+    report_path,
+    write_report,
+)
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +94,8 @@ class Trainer:
         self._catalogue = CatalogueReader(settings, Catalogue(declared))
         inputs = SampleInputs(declared, self._catalogue.catalogue, self._catalogue.ensure)
         models = build_models(settings, spec)
-        self.learner = Learner(settings.trainer, declared, models, inputs, self._fitting)
-        self._report = Report(started_ms=_now_ms(), checkpoint=None)
+        self.learner = OnlineLearner(settings.trainer, declared, models, inputs, self._fitting)
+        self._report = TrainerReport(started_ms=_now_ms(), checkpoint=None)
         if checkpoint and meta:
             self._catalogue.read_to({(topic, p): at for topic, p, at in meta.catalogue})
             open_batch = self._intake.restore(meta.intake, checkpoint.parts["waiting"])

@@ -17,7 +17,7 @@ from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
 log = logging.getLogger(__name__)
 
 
-class Record(NamedTuple):
+class SampleRecord(NamedTuple):
     """One record of the topic."""
 
     partition: int
@@ -58,7 +58,7 @@ class SampleSource:
         )
         self._paused: set[int] = set()
 
-    def poll(self, timeout_ms: int) -> Iterator[Record]:
+    def poll(self, timeout_ms: int) -> Iterator[SampleRecord]:
         """Records that have arrived, at most some thousands; none when the time is over.
 
         A broker that is away looks like one that has no records.
@@ -76,7 +76,7 @@ class SampleSource:
         for place, records in polled.items():
             for record in records:
                 self.offsets[place.partition] = record.offset + 1
-                yield Record(place.partition, record.offset, record.value)
+                yield SampleRecord(place.partition, record.offset, record.value)
 
     def hold(self, ahead: set[int]) -> None:
         """Read nothing from these partitions until told otherwise (they have run ahead)."""

@@ -33,7 +33,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from trainer.evaluation import Figures
-from trainer.trainer_report import Report
+from trainer.trainer_report import TrainerReport
 
 _P = "headrace_trainer_"
 _SHORT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -84,7 +84,7 @@ class Metrics:
             _P + "checkpoint_timestamp_seconds", "newest checkpoint", registry=r
         )
 
-    def follow(self, report: Report) -> None:
+    def follow(self, report: TrainerReport) -> None:
         """Take over what the report counts."""
         for name, gauge in self._samples.items():
             gauge.set(getattr(report.samples, name))

@@ -28,7 +28,7 @@ class Counts(msgspec.Struct, kw_only=True):
     waiting: int = 0
 
 
-class Published(msgspec.Struct, kw_only=True):
+class PublishedCounts(msgspec.Struct, kw_only=True):
     """What one channel was sent by this process, and its newest version."""
 
     version: str | None = None
@@ -36,7 +36,7 @@ class Published(msgspec.Struct, kw_only=True):
     deltas: int = 0
 
 
-class Report(msgspec.Struct, kw_only=True):
+class TrainerReport(msgspec.Struct, kw_only=True):
     """Everything that can be told of a trainer.
 
     Attributes:
@@ -71,7 +71,7 @@ class Report(msgspec.Struct, kw_only=True):
     last_closed_ts: int = 0
     models: dict[str, dict[str, FigureRow]] = {}
     evaluated: int = 0
-    published: dict[str, Published] = {}
+    published: dict[str, PublishedCounts] = {}
     checkpoint: int | None = None
     checkpoint_ms: int | None = None
     ids: dict[str, int] = {}
@@ -83,16 +83,16 @@ def report_path(state: Path) -> Path:
     return state / "trainer" / "report.json"
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_report(path: Path, report: TrainerReport) -> None:
     """Replace the report as a whole."""
     aside = path.with_suffix(".tmp")
     aside.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
     aside.replace(path)
 
 
-def read_report(path: Path) -> Report | None:
+def read_report(path: Path) -> TrainerReport | None:
     """The newest report; None while there is none."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
+        return msgspec.json.decode(path.read_bytes(), type=TrainerReport)
     except FileNotFoundError:
         return None

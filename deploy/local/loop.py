@@ -22,8 +22,8 @@ from settings.errors import ConfigurationError, HeadraceError
 from settings.settings import Settings
 from streaming.logs import EventLog
 from streaming.replay.progress_bar import progress_bar
-from streaming.replay.replayer import Replay, Replayed, Transform
-from trainer.trainer_report import Report, read_report, report_path
+from streaming.replay.replayer import Replayed, Replayer, Transform
+from trainer.trainer_report import TrainerReport, read_report, report_path
 
 _POLL_S = 0.1
 _MEMORY_S = 1.0
@@ -103,7 +103,7 @@ class Loop:
 
         Without a speed it goes as fast as the job does.
         """
-        replay = Replay(
+        replay = Replayer(
             self.settings,
             self.log,
             first=first,
@@ -156,9 +156,9 @@ class Loop:
         if self._launcher is not None:
             self._launcher.stop_part(name)
 
-    def trainer_report(self) -> Report:
+    def trainer_report(self) -> TrainerReport:
         """The trainer's newest report; an empty one before its first."""
-        return read_report(report_path(self.settings.state)) or Report()
+        return read_report(report_path(self.settings.state)) or TrainerReport()
 
     def wait_until(self, what: str, done: Callable[[], bool], seconds: float) -> None:
         """Wait while watching the parts.
@@ -182,7 +182,7 @@ class Loop:
         A batch ends with the first sample of a later one: the last of a log that is cut short
         stays open. It is known by two reports between which nothing was read or learnt.
         """
-        before = Report()
+        before = TrainerReport()
 
         def learnt() -> bool:
             nonlocal before

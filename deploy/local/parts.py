@@ -110,7 +110,7 @@ def build(name: str, settings: Settings, path: Path) -> Part:
     return _BUILDERS[name](settings, path)
 
 
-def become(settings: Settings, name: str) -> None:
+def exec_component(settings: Settings, name: str) -> None:
     """Replace this process by one part (``topics``: create them and return)."""
     if name == "topics":
         wait_for_broker(settings)

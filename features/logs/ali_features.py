@@ -6,7 +6,7 @@ knows the user or the ad alone.
 
 from __future__ import annotations
 
-from features.declaration import Declaration, Dense, Rate, Static, Streaming
+from features.declaration import Declaration, Dense, SmoothedRate, Static, Streaming
 
 _BASE_RATE = 0.05
 # impressions that the base rate is worth: at one click in twenty, fewer say next to nothing
@@ -22,7 +22,9 @@ ALI = Declaration(
             "user",
             "impression",
             "sum_rate",
-            rate=Rate("item_clicks", "item_impressions", prior=_BASE_RATE, strength=_STRENGTH),
+            rate=SmoothedRate(
+                "item_clicks", "item_impressions", prior=_BASE_RATE, strength=_STRENGTH
+            ),
         ),
         Streaming("user_last_ts", "user", "impression", "last_ts"),
         # what was clicked is rare, and all the more telling how long ago

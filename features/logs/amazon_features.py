@@ -6,7 +6,7 @@ Nothing is known of the users but what they did.
 
 from __future__ import annotations
 
-from features.declaration import Declaration, Dense, Rate, Static, Streaming
+from features.declaration import Declaration, Dense, SmoothedRate, Static, Streaming
 
 _BASE_RATE = 0.8
 
@@ -20,7 +20,7 @@ AMAZON = Declaration(
             "user",
             "impression",
             "sum_rate",
-            rate=Rate("item_clicks", "item_impressions", prior=_BASE_RATE, strength=5),
+            rate=SmoothedRate("item_clicks", "item_impressions", prior=_BASE_RATE, strength=5),
         ),
         Streaming("user_first_ts", "user", "impression", "first_ts"),
         Streaming("user_last_ts", "user", "impression", "last_ts"),

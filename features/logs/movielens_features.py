@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.declaration import Declaration, Dense, Rate, Static, Streaming
+from features.declaration import Declaration, Dense, SmoothedRate, Static, Streaming
 
 _BASE_RATE = 0.78
 # one sitting: IntTower+ without a user state reaches an AUC of .8851 without such a window, .8898
@@ -19,7 +19,7 @@ MOVIELENS = Declaration(
             "user",
             "impression",
             "sum_rate",
-            rate=Rate("item_clicks", "item_impressions", prior=_BASE_RATE, strength=5),
+            rate=SmoothedRate("item_clicks", "item_impressions", prior=_BASE_RATE, strength=5),
         ),
         Streaming("user_first_ts", "user", "impression", "first_ts"),
         Streaming("user_last_ts", "user", "impression", "last_ts"),

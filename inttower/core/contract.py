@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from inttower.core.batch import Batch, FloatArray
 from inttower.core.spec import FeatureSpec
-from inttower.publish.published import Base
+from inttower.publish.published import ServingEncoder
 
 # One entry a field: sparse a text a row, multi and sequence a list of texts a row, dense float32
 # [B] (or [B, width]).
@@ -86,7 +86,7 @@ class Model(Protocol):
 class Decoupled(Model, Protocol):
     """A model with a user side and an item side, so that it can be published as vectors."""
 
-    def base(self) -> Base:
+    def serving_encoder(self) -> ServingEncoder:
         """The weights as they stand, as encoders that later steps do not change."""
 
     def user_id_rows(self, ids: Sequence[str]) -> FloatArray:

@@ -31,7 +31,7 @@ from inttower.core.spec import FeatureSpec, Side
 from inttower.core.tables import Embeddings, Gathered
 from inttower.core.training import Training
 from inttower.errors import SpecError
-from inttower.publish.published import Published, frozen
+from inttower.publish.published import EncoderArguments, frozen
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -248,7 +248,7 @@ class Learner:
         """The same of items."""
         return self._id_rows("item", ids)
 
-    def published(self) -> Published:
+    def published(self) -> EncoderArguments:
         """Arguments of the serving encoder of a decoupled model, as copies."""
         arrays: dict[str, npt.NDArray[np.generic]] = {
             f"net.{name}": value.numpy(force=True)
@@ -266,7 +266,7 @@ class Learner:
                 vocabularies[name] = ids.ids()
                 rows = np.concatenate([rows, self.table.rows_of(name, ids.ids())])
                 arrays[f"rows.{name}"] = self.table.values(rows)
-        return Published(
+        return EncoderArguments(
             spec=self.spec,
             config=json.loads(json.dumps(asdict(self.config))),
             arrays=frozen(arrays),

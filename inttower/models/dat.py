@@ -26,8 +26,8 @@ from inttower.core.network import Inputs, Network, Shape, SideInputs, log_loss
 from inttower.core.spec import FeatureSpec
 from inttower.core.training import Training
 from inttower.models.dots import Dot, Dots
-from inttower.publish.encoders import DATBase
-from inttower.publish.published import Base
+from inttower.publish.encoders import DATEncoder
+from inttower.publish.published import ServingEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,9 @@ class DAT(Learner):
             device=device,
         )
 
-    def base(self) -> Base:
+    def serving_encoder(self) -> ServingEncoder:
         """The weights as they stand, as a pair of encoders that later steps do not change."""
-        return DATBase(**self.published())
+        return DATEncoder(**self.published())
 
 
 def _augmented(side: SideInputs) -> Tensor:

@@ -29,8 +29,8 @@ from inttower.core.spec import FeatureSpec
 from inttower.core.training import Training
 from inttower.errors import SpecError
 from inttower.models.dots import Dot, Dots, state_dots
-from inttower.publish.encoders import IntTowerBase
-from inttower.publish.published import Base
+from inttower.publish.encoders import IntTowerEncoder
+from inttower.publish.published import ServingEncoder
 
 if TYPE_CHECKING:
     from inttower.state.user_state import UserState
@@ -279,6 +279,6 @@ class IntTower(Learner):
             device=device,
         )
 
-    def base(self) -> Base:
+    def serving_encoder(self) -> ServingEncoder:
         """The weights as they stand, as a pair of encoders that later steps do not change."""
-        return IntTowerBase(**self.published())
+        return IntTowerEncoder(**self.published())

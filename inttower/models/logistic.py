@@ -12,8 +12,8 @@ from inttower.core.network import Inputs, Network, Shape
 from inttower.core.spec import FeatureSpec
 from inttower.core.training import Training
 from inttower.errors import SpecError
-from inttower.publish.encoders import LogisticBase
-from inttower.publish.published import Base
+from inttower.publish.encoders import LogisticEncoder
+from inttower.publish.published import ServingEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,6 @@ class LogisticRegression(Learner):
             device=device,
         )
 
-    def base(self) -> Base:
+    def serving_encoder(self) -> ServingEncoder:
         """The weights as they stand, as a pair of encoders that later steps do not change."""
-        return LogisticBase(**self.published())
+        return LogisticEncoder(**self.published())

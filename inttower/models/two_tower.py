@@ -24,8 +24,8 @@ from inttower.core.network import Inputs, Network, Shape
 from inttower.core.spec import FeatureSpec
 from inttower.core.training import Training
 from inttower.models.dots import Dot, Dots
-from inttower.publish.encoders import TwoTowerBase
-from inttower.publish.published import Base
+from inttower.publish.encoders import TwoTowerEncoder
+from inttower.publish.published import ServingEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,6 @@ class TwoTower(Learner):
             device=device,
         )
 
-    def base(self) -> Base:
+    def serving_encoder(self) -> ServingEncoder:
         """The weights as they stand, as a pair of encoders that later steps do not change."""
-        return TwoTowerBase(**self.published())
+        return TwoTowerEncoder(**self.published())

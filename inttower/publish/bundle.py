@@ -33,8 +33,8 @@ from inttower.core.batch import FloatArray
 from inttower.core.contract import Columns, Decoupled
 from inttower.core.spec import FeatureSpec, Field
 from inttower.errors import BundleError, SpecError
-from inttower.publish.encoders import BASES
-from inttower.publish.snapshot import Contents
+from inttower.publish.encoders import ENCODERS
+from inttower.publish.snapshot import ModelSnapshot
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -89,7 +89,7 @@ class _Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Served(Contents):
+class LoadedVersion(ModelSnapshot):
     """A version that has passed every check, with its manifest."""
 
     manifest: Manifest
@@ -101,7 +101,7 @@ class Served(Contents):
 def write_bundle(
     folder: Path,
     model: Decoupled,
-    held: Contents,
+    held: ModelSnapshot,
     golden: Columns,
     *,
     version: str,
@@ -166,7 +166,7 @@ def write_bundle(
     return manifest
 
 
-def _files(model: Decoupled, held: Contents, golden: Columns) -> dict[str, bytes]:
+def _files(model: Decoupled, held: ModelSnapshot, golden: Columns) -> dict[str, bytes]:
     arrays = held.base.arrays
     rows = {name: array for name, array in arrays.items() if name.startswith("rows.")}
     dense = {name: array for name, array in arrays.items() if name not in rows}
@@ -219,7 +219,7 @@ def _sync(folder: Path) -> None:
 # ---------------------------------------------------------------------- reading
 
 
-def read_bundle(url: str) -> Served:
+def read_bundle(url: str) -> LoadedVersion:
     """Read a version and check all of it.
 
     Args:
@@ -256,7 +256,7 @@ def read_bundle(url: str) -> Served:
     return _open(manifest, data)
 
 
-def _open(manifest: Manifest, data: Mapping[str, bytes]) -> Served:
+def _open(manifest: Manifest, data: Mapping[str, bytes]) -> LoadedVersion:
     ids = _decode(data["ids.json"], _Ids, "ids.json")
     arrays: dict[str, dict[str, FloatArray]] = {}
     for name in _FILES:
@@ -264,14 +264,14 @@ def _open(manifest: Manifest, data: Mapping[str, bytes]) -> Served:
             arrays[name] = _unpack(name, data[name])
     rows = arrays["rows.safetensors"]
     held = {**arrays["dense.safetensors"], **rows}
-    if manifest.model not in BASES:
+    if manifest.model not in ENCODERS:
         raise BundleError(
             f"the manifest names the model {manifest.model!r}, which cannot be served; there are"
-            f" {', '.join(sorted(BASES))}"
+            f" {', '.join(sorted(ENCODERS))}"
         )
     try:
-        served = Served(
-            base=BASES[manifest.model](
+        served = LoadedVersion(
+            base=ENCODERS[manifest.model](
                 FeatureSpec.from_json(manifest.spec),
                 manifest.config,
                 {name: array for name, array in held.items() if name not in {"users", "items"}},
@@ -313,7 +313,7 @@ def _unpack(name: str, content: bytes) -> dict[str, FloatArray]:
     return arrays
 
 
-def _check_shapes(served: Served) -> None:
+def _check_shapes(served: LoadedVersion) -> None:
     base = served.base
     users, items = len(served.user_ids), len(served.item_ids)
     expected = {
@@ -334,7 +334,7 @@ def _check_shapes(served: Served) -> None:
         )
 
 
-def _check_golden(served: Served, golden: _Golden) -> None:
+def _check_golden(served: LoadedVersion, golden: _Golden) -> None:
     columns: dict[str, Any] = dict(golden.columns)
     for field in served.base.spec.fields:
         if field.kind == "dense" and field.name in columns:

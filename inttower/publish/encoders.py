@@ -1,7 +1,7 @@
 """Numpy encoders of the models that can be published; they equal the networks to 1e-5.
 
-A further decoupled model adds its subclass of :class:`~inttower.publish.published.Base` here,
-and its name to :data:`BASES`.
+A further decoupled model adds its subclass of ``ServingEncoder`` here, and its name to
+:data:`ENCODERS`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from inttower.core.batch import FloatArray
 from inttower.core.spec import Side
-from inttower.publish.published import Base, RowsOf, UserVector
+from inttower.publish.published import RowsOf, ServingEncoder, UserVector
 
 
-class _TowerBase(Base):
+class _TowerEncoder(ServingEncoder):
     """What the encoders of towers share; ``config`` has ``width``, ``hidden`` and ``dots``."""
 
     def _linear(self, name: str, x: FloatArray) -> FloatArray:
@@ -48,7 +48,7 @@ class _TowerBase(Base):
         return slice(columns.start - first, columns.stop - first)
 
 
-class IntTowerBase(_TowerBase):
+class IntTowerEncoder(_TowerEncoder):
     """IntTower; an item is [H·p heads | bias | FM skip | dots]."""
 
     model = "IntTower"
@@ -120,7 +120,7 @@ class IntTowerBase(_TowerBase):
         return cast(FloatArray, rows[:, :, -1].sum(1) + dense @ weights)
 
 
-class TwoTowerBase(_TowerBase):
+class TwoTowerEncoder(_TowerEncoder):
     """The two-tower model; an item is [its vector | dots], all tail."""
 
     model = "TwoTower"
@@ -174,7 +174,7 @@ class TwoTowerBase(_TowerBase):
         return x
 
 
-class DATBase(TwoTowerBase):
+class DATEncoder(TwoTowerEncoder):
     """DAT: two towers that also read the augmented vector behind the rows of the own ids."""
 
     model = "DAT"
@@ -197,7 +197,7 @@ class DATBase(TwoTowerBase):
         return np.concatenate((self._flat(rows, dense), augmented), 1)
 
 
-class LogisticBase(Base):
+class LogisticEncoder(ServingEncoder):
     """Logistic regression: an item is one number."""
 
     model = "LogisticRegression"
@@ -227,6 +227,6 @@ class LogisticBase(Base):
         return UserVector(none, np.zeros(0, np.float32), np.ones(1, np.float32), bias)
 
 
-BASES: dict[str, type[Base]] = {
-    b.model: b for b in (IntTowerBase, LogisticBase, TwoTowerBase, DATBase)
+ENCODERS: dict[str, type[ServingEncoder]] = {
+    b.model: b for b in (IntTowerEncoder, LogisticEncoder, TwoTowerEncoder, DATEncoder)
 }

@@ -59,8 +59,8 @@ def score(user: UserVector, items: FloatArray) -> FloatArray:
     return cast(FloatArray, scores)
 
 
-class Published(TypedDict):
-    """The arguments of a :class:`Base`."""
+class EncoderArguments(TypedDict):
+    """The arguments of a :class:`ServingEncoder`."""
 
     spec: FeatureSpec
     config: dict[str, Any]
@@ -68,7 +68,7 @@ class Published(TypedDict):
     vocabularies: dict[str, list[str]]
 
 
-class Base(ABC):
+class ServingEncoder(ABC):
     """The weights of a decoupled model at one moment, as encoders of users and items.
 
     Args:

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from inttower.core.batch import SIDES, FloatArray
 from inttower.core.contract import Columns, Decoupled, Model
 from inttower.errors import NotDecoupledError, SpecError
-from inttower.publish.published import Base, score
+from inttower.publish.published import ServingEncoder, score
 
 # Items encoded at a time
 _CHUNK = 8192
 
 
 @dataclass(frozen=True)
-class Contents:
+class ModelSnapshot:
     """What a version holds, in memory.
 
     Attributes:
@@ -31,7 +31,7 @@ class Contents:
         item_rows: float32 [m, R], for users' histories.
     """
 
-    base: Base
+    base: ServingEncoder
     user_ids: Sequence[str]
     user_rows: FloatArray
     item_ids: Sequence[str]
@@ -88,7 +88,7 @@ def contents(
     items: Columns,
     user_rows: FloatArray | None = None,
     user_ids: Sequence[str] | None = None,
-) -> Contents:
+) -> ModelSnapshot:
     """What a version of this model, as it stands, holds.
 
     Args:
@@ -107,7 +107,7 @@ def contents(
             f"a {type(model).__name__} reads user and item together, so there are no vectors to"
             " publish: take a model with a base(), such as IntTower, or score pairs by predict()"
         )
-    base = model.base()
+    base = model.serving_encoder()
     item_ids = [str(i) for i in items[model.spec.id_field("item").name]]
     missing = set(model.known_ids("item")).difference(item_ids)
     if missing:
@@ -122,7 +122,7 @@ def contents(
         some = {f.name: items[f.name][part] for f in model.spec.of_side("item")}
         parts.append(base.item_vectors(some, item_rows[part]))
     user_ids = model.known_ids("user") if user_ids is None else user_ids
-    return Contents(
+    return ModelSnapshot(
         base=base,
         user_ids=user_ids,
         user_rows=model.user_id_rows(user_ids) if user_rows is None else user_rows,

@@ -23,11 +23,11 @@ import numpy.typing as npt
 from inttower.errors import StateError
 from inttower.state.belief_kernels import (
     NEVER,
+    BeliefTable,
     Log,
     Moments,
-    Outcomes,
+    OutcomeArrays,
     Rows,
-    Table,
     by_instant,
     learn_rows,
     look_back,
@@ -40,7 +40,7 @@ Array = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class DriftRates:
     """How fast a belief forgets: what is added to the diagonal of S.
 
     Args:
@@ -58,9 +58,9 @@ class Speed:
     gap_first: float = 0.0
 
 
-SLOW = Speed("slow")
-MEDIUM = Speed("medium", drift=1e-2, drift_first=3e-3, gap_first=0.3)
-FAST = Speed("fast", drift=5e-2, drift_first=2e-2, gap=0.3, gap_first=0.3)
+SLOW = DriftRates("slow")
+MEDIUM = DriftRates("medium", drift=1e-2, drift_first=3e-3, gap_first=0.3)
+FAST = DriftRates("fast", drift=5e-2, drift_first=2e-2, gap=0.3, gap_first=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class BeliefConfig:
     """
 
     size: int = 32
-    speeds: tuple[Speed, ...] = (MEDIUM,)
+    speeds: tuple[DriftRates, ...] = (MEDIUM,)
     variance: float = 2.5
     gap_ms: int = 30 * 60_000
     window_ms: int = 10 * 60_000
@@ -161,7 +161,7 @@ class Beliefs:
         at = np.asarray(closed_ts, np.int64)
         z = np.empty((len(at), len(self._speeds)), np.float32)
         learnt = Learnt(z, z.copy())
-        given = Outcomes(
+        given = OutcomeArrays(
             at,
             np.asarray(labels, np.float64),
             np.asarray(v, np.float64),
@@ -196,7 +196,7 @@ class Beliefs:
             part.append(k)
         yield np.array(part)
 
-    def _learn(self, users: Sequence[str], given: Outcomes) -> Learnt:
+    def _learn(self, users: Sequence[str], given: OutcomeArrays) -> Learnt:
         at = given.at
         self._forget(int(at.min()) - self.config.window_ms)
         row = self._admit(users, given.prior)
@@ -253,7 +253,7 @@ class Beliefs:
 
     def expire(self, before_ts: int) -> list[str]:
         """Let go of the users without an outcome since ``before_ts``; their ids."""
-        return self._let_go([r for r in self._rows.values() if self._table.last[r] < before_ts])
+        return self._evict([r for r in self._rows.values() if self._table.last[r] < before_ts])
 
     def state(self) -> dict[str, Array | bytes]:
         """Everything learnt, as plain arrays.
@@ -346,7 +346,7 @@ class Beliefs:
     def _take_row(self, present: Sequence[str]) -> int:
         """A row that nobody has, of a table that grows up to its bound and then lets go."""
         if not self._free and len(self._ids) >= self.config.max_users:
-            self._let_go(self._longest_unseen(present))
+            self._evict(self._longest_unseen(present))
         if self._free:
             return self._free.pop()
         if len(self._ids) == len(self._table.last):
@@ -364,7 +364,7 @@ class Beliefs:
         oldest = np.argsort(self._table.last[rows], kind="stable")
         return [int(row) for row in rows[oldest][: max(1, self.config.max_users // 16)]]
 
-    def _let_go(self, rows: Sequence[int]) -> list[str]:
+    def _evict(self, rows: Sequence[int]) -> list[str]:
         gone = [user for row in rows if (user := self._ids[row]) is not None]
         for row, user in zip(rows, gone, strict=True):
             del self._rows[user]
@@ -372,9 +372,9 @@ class Beliefs:
         self._free.extend(sorted(rows, reverse=True))
         return gone
 
-    def _empty_table(self, capacity: int) -> Table:
+    def _empty_table(self, capacity: int) -> BeliefTable:
         p, speeds = self.config.size, len(self.config.speeds)
-        return Table(
+        return BeliefTable(
             mean=np.zeros((capacity, speeds, p), np.float32),
             cov=np.zeros((capacity, speeds, p * (p + 1) // 2), np.float32),
             last=np.full(capacity, NEVER),

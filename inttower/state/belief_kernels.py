@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 NEVER = int(np.iinfo(np.int64).min)
 
 
-class Table(NamedTuple):
+class BeliefTable(NamedTuple):
     """The state that kernels work on; F speeds, p numbers, T = p (p + 1) / 2."""
 
     mean: Floats  # [capacity, F, p]
@@ -39,7 +39,7 @@ class Log(NamedTuple):
     mean: Floats  # [length, F, p], the user's means before the instant
 
 
-class Outcomes(NamedTuple):
+class OutcomeArrays(NamedTuple):
     """What :meth:`inttower.state.belief.Beliefs.learn` is given, by row."""
 
     at: Ints
@@ -48,9 +48,9 @@ class Outcomes(NamedTuple):
     b: Doubles
     prior: Floats
 
-    def of(self, index: Ints) -> Outcomes:
+    def of(self, index: Ints) -> OutcomeArrays:
         """Some of the rows."""
-        return Outcomes(
+        return OutcomeArrays(
             self.at[index], self.y[index], self.v[index], self.b[index], self.prior[index]
         )
 
@@ -87,7 +87,7 @@ def by_instant(row: Ints, at: Ints) -> Ints:
 
 
 @kernel
-def remember(table: Table, log: Log, row: int, at: int, head: int) -> int:
+def remember(table: BeliefTable, log: Log, row: int, at: int, head: int) -> int:
     """Put the user's means into the log unless this instant is there already; the next number."""
     length = len(log.at)
     newest = table.newest[row]
@@ -102,7 +102,7 @@ def remember(table: Table, log: Log, row: int, at: int, head: int) -> int:
 
 @kernel
 def learn_rows(
-    table: Table, log: Log, rows: Rows, speeds: Doubles, limits: Ints
+    table: BeliefTable, log: Log, rows: Rows, speeds: Doubles, limits: Ints
 ) -> tuple[int, Floats, Floats]:
     """Learn rows; speeds [F, 4] as in Speed, limits = gap_ms, number of the next log entry."""
     n, p = rows.v.shape
@@ -136,7 +136,7 @@ def learn_rows(
 
 
 @kernel
-def look_back(table: Table, log: Log, asked: Moments, tail: int, out: Floats) -> None:
+def look_back(table: BeliefTable, log: Log, asked: Moments, tail: int, out: Floats) -> None:
     """Means of known users as of each moment; rows of -1 are left alone."""
     length = len(log.at)
     for i in range(len(asked.row)):

@@ -50,7 +50,7 @@ class Entities:
         self.values = [self.values[code] for code in codes]
 
 
-class History:
+class OutcomeHistory:
     """Outcomes, oldest first.
 
     Args:

@@ -41,10 +41,10 @@ from inttower.core.spec import FeatureSpec, Field
 from inttower.errors import SpecError, StateError
 from inttower.models.dots import ITEM_BIAS, ITEM_FACTORS, USER_STATE
 from inttower.state.attributes import Attributes
-from inttower.state.belief import MEDIUM, BeliefConfig, Beliefs, Speed
+from inttower.state.belief import MEDIUM, BeliefConfig, Beliefs, DriftRates
 from inttower.state.factors import FactorConfig, Factors, fit_factors
 from inttower.state.fitted import NOW, Fitted, means, under
-from inttower.state.history import History, OutcomeRows
+from inttower.state.history import OutcomeHistory, OutcomeRows
 
 Inputs = dict[str, FloatArray]
 
@@ -69,7 +69,7 @@ class UserStateConfig:
     """
 
     factors: FactorConfig = field(default_factory=FactorConfig)
-    speeds: tuple[Speed, ...] = (MEDIUM,)
+    speeds: tuple[DriftRates, ...] = (MEDIUM,)
     window_ms: int = 10 * 60_000
     max_users: int = 1_000_000
     folds: int = 4
@@ -119,7 +119,7 @@ class UserState:
         # of before the last refit, as long as an impression of then can be open
         self._before: Fitted | None = None
         self._refits = _Refits()
-        self._history = History(self._ids)
+        self._history = OutcomeHistory(self._ids)
         self._warm_up_ts: list[IntArray] = []
 
     def _blank(self) -> Fitted:
@@ -206,7 +206,7 @@ class UserState:
             list(pool.map(fill, range(self.config.folds)))
         self._refits.fits += 1
         if self.config.refit_every is None:
-            self._history = History(self._ids)
+            self._history = OutcomeHistory(self._ids)
         return inputs
 
     def _fit(self, ts: IntArray) -> tuple[Fitted, Factors, OutcomeRows]:
@@ -364,7 +364,7 @@ class UserState:
             self._before = self._blank()
             self._before.load_state(before)
         self._refits = msgspec.json.decode(bytes(state["refits"]), type=_Refits)
-        self._history = History(self._ids)
+        self._history = OutcomeHistory(self._ids)
         if self.config.refit_every is not None:
             self._history.load_state(under("history.", state))
 

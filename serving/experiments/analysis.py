@@ -59,7 +59,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class ClickRate:
     """A click-through rate with the variance that users as clusters give it."""
 
     users: int
@@ -76,13 +76,13 @@ class VariantReport:
 
     name: str
     share: float
-    ctr: Rate
+    ctr: ClickRate
     auc: float | None
     scored: int
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RateDifference:
     """A variant's rate minus the control's, its interval, and the two-sided p-value."""
 
     variant: str
@@ -113,7 +113,7 @@ class ExperimentReport:
     experiment: str
     confidence: float
     variants: tuple[VariantReport, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[RateDifference, ...]
     ratio: RatioCheck
     notes: tuple[str, ...]
 
@@ -133,7 +133,7 @@ def wilson(value: float, n: float, confidence: float) -> Interval:
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
-def click_rate(exposures: Sequence[int], clicks: Sequence[int], confidence: float) -> Rate:
+def click_rate(exposures: Sequence[int], clicks: Sequence[int], confidence: float) -> ClickRate:
     """The rate of one variant.
 
     Args:
@@ -145,22 +145,22 @@ def click_rate(exposures: Sequence[int], clicks: Sequence[int], confidence: floa
     clicked: _Floats = np.asarray(clicks, dtype=np.float64)
     users, n = len(shown), float(shown.sum())
     if users == 0:
-        return Rate(0, 0, 0, math.nan, math.nan, Interval(0.0, 1.0))
+        return ClickRate(0, 0, 0, math.nan, math.nan, Interval(0.0, 1.0))
     value = float(clicked.sum()) / n
     if users == 1:
         # one user says nothing about how users differ
-        return Rate(1, int(n), int(clicked.sum()), value, math.nan, Interval(0.0, 1.0))
+        return ClickRate(1, int(n), int(clicked.sum()), value, math.nan, Interval(0.0, 1.0))
     residual = clicked - value * shown
     variance = users * float(residual.var(ddof=1)) / n**2
     binomial = value * (1 - value) / n
     effect = max(1.0, variance / binomial) if binomial > 0 else 1.0
     interval = wilson(value, n / effect, confidence)
-    return Rate(users, int(n), int(clicked.sum()), value, variance, interval)
+    return ClickRate(users, int(n), int(clicked.sum()), value, variance, interval)
 
 
 def difference(
-    variant: str, rate: Rate, control: str, base: Rate, confidence: float
-) -> Difference | None:
+    variant: str, rate: ClickRate, control: str, base: ClickRate, confidence: float
+) -> RateDifference | None:
     """The variant's rate minus the control's; None with fewer than two users in either."""
     variance = rate.variance + base.variance
     if not math.isfinite(variance):
@@ -171,7 +171,7 @@ def difference(
         p_value = float(2 * stats.norm.sf(abs(value) / deviation))
     else:
         p_value = 1.0 if value == 0 else 0.0
-    return Difference(variant, control, value, Interval(value - half, value + half), p_value)
+    return RateDifference(variant, control, value, Interval(value - half, value + half), p_value)
 
 
 def ratio_check(seen: Mapping[str, int], shares: Mapping[str, float]) -> RatioCheck:

@@ -205,7 +205,7 @@ def _lay_out(name: str, shares: list[float]) -> list[int]:
     return [int(variant) for variant in owner]
 
 
-def experiment_in_force(settings: Settings) -> Experiment:
+def active_experiment(settings: Settings) -> Experiment:
     """What ``serving.experiment`` names, or everyone on the first channel.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from serving.http.messages import EventBatch
-from serving.http.outbox import Record
+from serving.http.outbox import OutboxRecord
 from serving.http.problems import RequestError, cure_for, decode
 from serving.model.channels import now_ms
 from settings.errors import EventError
@@ -32,7 +32,7 @@ _click = msgspec.json.Decoder(Click)
 class Posted:
     """Checked events, ready for Kafka."""
 
-    records: list[Record]
+    records: list[OutboxRecord]
     impressions: int
     clicks: int
 
@@ -65,7 +65,7 @@ def read_events(body: bytes, settings: Settings) -> Posted:
     )
 
 
-def _records(name: str, events: list[_Event], topic: str, settings: Settings) -> list[Record]:
+def _records(name: str, events: list[_Event], topic: str, settings: Settings) -> list[OutboxRecord]:
     now, ahead = now_ms(), settings.flink.max_ahead_ms
     records = []
     for at, event in enumerate(events):
@@ -82,5 +82,5 @@ def _records(name: str, events: list[_Event], topic: str, settings: Settings) ->
                 "keep large data elsewhere and send its id",
                 field=f"{name}[{at}]" if name else None,
             )
-        records.append(Record(topic, event.user_id.encode(), value))
+        records.append(OutboxRecord(topic, event.user_id.encode(), value))
     return records

@@ -32,7 +32,7 @@ _STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class OutboxRecord:
     """One record: topic as the broker names it, key, value."""
 
     topic: str
@@ -42,7 +42,7 @@ class Record:
 
 @dataclass(slots=True)
 class _Parcel:
-    records: Sequence[Record]
+    records: Sequence[OutboxRecord]
     on_done: Callable[[str | None], None] | None
     left: int
     error: str | None = None
@@ -82,11 +82,11 @@ class Outbox:
         """Records that Kafka has not acknowledged yet."""
         return self._pending
 
-    def offer(self, records: Sequence[Record]) -> bool:
+    def offer(self, records: Sequence[OutboxRecord]) -> bool:
         """Take records to be sent some time; False, and counted as lost, if there is no room."""
         return self._put(_Parcel(records, None, len(records)))
 
-    async def deliver(self, records: Sequence[Record], timeout_s: float) -> None:
+    async def deliver(self, records: Sequence[OutboxRecord], timeout_s: float) -> None:
         """Send records and return once Kafka has acknowledged every one.
 
         Raises:
@@ -177,7 +177,7 @@ class Outbox:
                 self._stopping.wait(_RETRY_S)
         return None
 
-    def _send(self, client: KafkaProducer, parcel: _Parcel, record: Record) -> None:
+    def _send(self, client: KafkaProducer, parcel: _Parcel, record: OutboxRecord) -> None:
         try:
             sent = client.send(record.topic, record.value, record.key)
         except KafkaError as error:
@@ -186,14 +186,14 @@ class Outbox:
         sent.add_callback(lambda _: self._settle(parcel, record, None, None))
         sent.add_errback(lambda error: self._fail(parcel, record, error))
 
-    def _fail(self, parcel: _Parcel, record: Record, error: Exception) -> None:
+    def _fail(self, parcel: _Parcel, record: OutboxRecord, error: Exception) -> None:
         if self._stopping.is_set():
             self._settle(parcel, record, "stopped", f"the server stops: {error}")
         else:
             self._settle(parcel, record, "refused", f"Kafka refused: {error}")
 
     def _settle(
-        self, parcel: _Parcel, record: Record, reason: str | None, error: str | None
+        self, parcel: _Parcel, record: OutboxRecord, reason: str | None, error: str | None
     ) -> None:
         """One record has arrived (no reason) or never will."""
         if reason is None:

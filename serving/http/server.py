@@ -11,7 +11,7 @@ from serving.http.app import make_app
 from serving.http.service import Service
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from streaming.kafka.tune_gc import spare_collector
+from streaming.kafka.tune_gc import tune_gc
 
 # a thread in the background gives the interpreter back after this; Python's 5 ms would be the
 # longest wait of a request
@@ -66,7 +66,7 @@ def run(settings: Settings) -> bool:
     """Serve in this process until told to stop; whether all went well."""
     sys.setswitchinterval(_SWITCH_S)
     server = HttpServer(settings)
-    spare_collector()
+    tune_gc()
     return server.run()
 
 

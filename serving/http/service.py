@@ -12,14 +12,14 @@ from features.declaration import Entity
 from features.logs.registry import declaration
 from features.model_inputs import getter
 from features.user_lookup import OnlineStore
-from serving.experiments.assignment import experiment_in_force
+from serving.experiments.assignment import active_experiment
 from serving.http.messages import EntityAnswer, ModelRow
 from serving.http.outbox import Outbox
 from serving.http.problems import RequestError
 from serving.model.channels import Channel
 from serving.model.follower import Follower
 from serving.model.ranking import Ranker
-from settings.errors import EventError, StoreError
+from settings.errors import EventError, StorageError
 from settings.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,14 +34,14 @@ class Service:
 
     Raises:
         ConfigurationError: the experiment file or the log's declaration cannot be used.
-        StoreError: the feature store cannot be opened.
+        StorageError: the feature store cannot be opened.
     """
 
     def __init__(self, settings: Settings, on_death: Callable[[], None]) -> None:
         self._settings = settings
         self._on_death = on_death
         self._declaration = declaration(settings.log.name)
-        self.experiment = experiment_in_force(settings)
+        self.experiment = active_experiment(settings)
         self.channels = {name: Channel(name) for name in settings.serving.channels}
         self.catalogue = Catalogue(self._declaration)
         self.outbox = Outbox(settings)
@@ -102,7 +102,7 @@ class Service:
         read = self._online.read_user if entity == "user" else self._online.read_item
         try:
             row = read(name)
-        except (StoreError, EventError) as error:
+        except (StorageError, EventError) as error:
             raise RequestError(
                 503, f"the feature store: {error}", "see the server's log"
             ) from error

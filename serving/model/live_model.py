@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.catalogue import Catalogue
 from features.declaration import Declaration
 from features.model_inputs import Columns, RawRows, item_columns, never_seen, user_columns
-from inttower.publish.bundle import Served
+from inttower.publish.bundle import LoadedVersion
 from inttower.publish.published import UserVector, score
 from serving.model.row_table import NEVER, RowTable
 from settings.errors import EventError
@@ -114,7 +114,9 @@ class LiveModel:
         catalogue: attributes of items that the version has not learnt of.
     """
 
-    def __init__(self, served: Served, declaration: Declaration, catalogue: Catalogue) -> None:
+    def __init__(
+        self, served: LoadedVersion, declaration: Declaration, catalogue: Catalogue
+    ) -> None:
         self.version = served.manifest.version
         self.created_ms = served.manifest.created_ms
         self.window_auc = _window_auc(served.manifest.metrics)

@@ -19,11 +19,11 @@ from features.user_lookup import OnlineStore
 from inttower.publish.scorer import top_k
 from serving.experiments.assignment import Assignment, Experiment
 from serving.http.messages import RankAnswer, RankedItem, RankRequest
-from serving.http.outbox import Outbox, Record
+from serving.http.outbox import Outbox, OutboxRecord
 from serving.http.problems import RequestError, cure_for
 from serving.model.channels import Channel, now_ms
 from serving.server_metrics import CANDIDATES, EXPOSURES, RANK_SECONDS, UNKNOWN_ITEMS
-from settings.errors import EventError, StoreError
+from settings.errors import EventError, StorageError
 from settings.settings import Settings
 from streaming.events import MAX_ID_BYTES, Impression, check_time, encode
 from streaming.kafka.topics import IMPRESSIONS
@@ -176,7 +176,7 @@ class Ranker:
     def _user_values(self, user_id: str) -> tuple[object, ...]:
         try:
             row = self._online.read_user(user_id)
-        except (StoreError, EventError) as error:
+        except (StorageError, EventError) as error:
             raise RequestError(
                 503, f"the feature store: {error}", "see the server's log and `headrace doctor`"
             ) from error
@@ -211,7 +211,7 @@ class Ranker:
             )
             for position, item in enumerate(answer.items)
         )
-        records = [Record(self._topic, key, encode(i)) for i in impressions]
+        records = [OutboxRecord(self._topic, key, encode(i)) for i in impressions]
         if self._outbox.offer(records):
             EXPOSURES.labels(assigned.variant or "").inc(len(records))
 

@@ -359,7 +359,7 @@ def run(settings: Settings, sql: Path) -> None:
     while not stopping.wait(_POLL_S):
         status = job.status()
         if status == "RUNNING" and not exposed:
-            _stand_back(settings.flink.niceness)
+            _lower_priority(settings.flink.niceness)
             # whoever waits for the job waits for this port
             start_http_server(settings.job_metrics_port, addr=settings.metrics_host)
             exposed = True
@@ -378,7 +378,7 @@ def _own_group() -> None:
         os.setpgid(0, 0)
 
 
-def _stand_back(niceness: int) -> None:
+def _lower_priority(niceness: int) -> None:
     """Let others go first on a busy machine: all threads of this group, so of the JVM too."""
     # who was started nicer stays so: without privileges there is no way back
     niceness = max(niceness, os.getpriority(os.PRIO_PROCESS, 0))

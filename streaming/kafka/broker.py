@@ -2,8 +2,8 @@
 
 ``python -m streaming.kafka.broker SETTINGS`` runs it in the foreground; :class:`Broker` is the
 same as a context manager. Its data, its configuration and its log lie in ``STATE/broker``. The
-JVM gets a process group of its own and its id is kept in ``STATE/run/broker.pid``: a broker that a killed
-launcher left behind is found there and ended at the next start.
+JVM gets a process group of its own and its id is kept in ``STATE/run/broker.pid``: a broker that a
+killed launcher left behind is found there and ended at the next start.
 
 Metrics: ``headrace_broker_up``, ``headrace_broker_memory_bytes``,
 ``headrace_broker_data_bytes``, ``headrace_broker_start_seconds``.

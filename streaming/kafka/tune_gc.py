@@ -8,7 +8,7 @@ import gc
 _THRESHOLDS = (100_000, 20, 100)
 
 
-def spare_collector() -> None:
+def tune_gc() -> None:
     """Let the collector pass over what lives already, and look at the rest less often.
 
     kafka-python makes several objects a record, none of them part of a cycle; each 700 of them

@@ -8,8 +8,8 @@ from pathlib import Path
 from settings.errors import ConfigurationError
 from streaming.logs.ali import AliDisplayAds, Behaviours, behaviours
 from streaming.logs.amazon import AmazonElectronics
-from streaming.logs.base import Event, EventLog
 from streaming.logs.demo_data import fetch_ml_100k
+from streaming.logs.event_log import Event, EventLog
 from streaming.logs.movielens import MovieLens
 
 __all__ = [

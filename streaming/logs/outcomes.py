@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from settings.errors import LogFileError
 from streaming.events import Click, Impression
-from streaming.logs.base import Event
+from streaming.logs.event_log import Event
 from streaming.logs.tables import Int64Array
 
 Int32Array = npt.NDArray[np.int32]

@@ -24,7 +24,7 @@ from streaming.kafka import topics
 from streaming.kafka.client import Writer, create_topics, partition_for
 from streaming.kafka.frontier import FrontierReader
 from streaming.kafka.time_marks import Marker
-from streaming.logs.base import Event, EventLog
+from streaming.logs.event_log import Event, EventLog
 from streaming.replay.lead import Lead
 from streaming.replay.position import (
     Identity,
@@ -103,7 +103,7 @@ def _milliseconds(text: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-class Replay:
+class Replayer:
     """One log on its way into the topics.
 
     Args:
@@ -248,7 +248,7 @@ class _Run:
 
     def __init__(
         self,
-        replay: Replay,
+        replay: Replayer,
         position: Position,
         writer: Writer,
         file: PositionFile,

@@ -15,7 +15,7 @@ from features.feast_repo import Repository, folder
 from features.logs.movielens_features import MOVIELENS
 from features.user_lookup import OnlineStore
 from features.writer import View
-from settings.errors import StoreError
+from settings.errors import StorageError
 from settings.settings import Settings
 
 T = 978_300_760_123
@@ -76,7 +76,7 @@ def test_the_position_lies_with_the_rows(store_settings: Settings, row: Row) -> 
     assert view.position("t") == {}
     view.write([row("user", str(i), T) for i in range(7)], "t", {0: 7, 1: 3})
     assert _view(store_settings).position("t") == {0: 7, 1: 3}
-    with pytest.raises(StoreError, match="headrace reset"):
+    with pytest.raises(StorageError, match="headrace reset"):
         _view(store_settings).position("a topic of the same name, made later")
 
 
@@ -93,7 +93,7 @@ def test_a_failing_store_is_explained(tmp_path: Path, row: Row) -> None:
     with sqlite3.connect(folder(settings) / "online.db") as other:
         other.execute("DROP TABLE headrace_user_features")
     other.close()
-    with pytest.raises(StoreError, match=r"online\.db failed"):
+    with pytest.raises(StorageError, match=r"online\.db failed"):
         view.write([row("user", "1", T)], "t", {0: 1})
 
 
@@ -103,7 +103,7 @@ def test_redis_that_is_not_there_is_explained(
     settings = Settings(state=tmp_path).with_changes(
         feast={"online_store": "redis", "redis": f"localhost:{unused_port()}"}
     )
-    with pytest.raises(StoreError, match=r"is feast\.redis right"):
+    with pytest.raises(StorageError, match=r"is feast\.redis right"):
         OnlineStore(settings, MOVIELENS)
 
 
@@ -142,7 +142,7 @@ def test_many_open_the_repository_at_once_and_one_applies(tmp_path: Path) -> Non
     def open_it() -> None:
         try:
             OnlineStore(settings, MOVIELENS).read_user("1")
-        except StoreError as error:
+        except StorageError as error:
             failures.append(error)
 
     threads = [threading.Thread(target=open_it) for _ in range(4)]

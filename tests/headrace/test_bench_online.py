@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.bench_models import contender
-from bench.log_rows import Live, warm_up_end
+from bench.log_rows import LogRows, warm_up_end
 from bench.predict_then_learn import Outcome, Protocol, run
 from bench.refresh import Refresh
 from bench.results import Results
@@ -28,7 +28,7 @@ def outcome(name: str, labels: NDArray[np.uint8], refit_every: int | None) -> Ou
     one = contender(name)
     return run(
         lambda spec: one.make(spec, 0),
-        Live(MOVIELENS, replace(LOG, labels=labels)),
+        LogRows(MOVIELENS, replace(LOG, labels=labels)),
         replace(PROTOCOL, refit_every=refit_every),
         state=one.state,
     )

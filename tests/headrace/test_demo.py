@@ -9,19 +9,19 @@ import pytest
 from rich.console import Console
 
 from deploy.local.loop import Loop
-from headrace.demo import Part, demo_settings
+from headrace.demo import ReportPart, demo_settings
 from headrace.status import served
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from tests.streaming.made_up import made_up_log
-from trainer.trainer_report import Counts, Phase, Report
+from trainer.trainer_report import Counts, Phase, TrainerReport
 
 LOG = made_up_log(2_000)
 
 
 @pytest.mark.parametrize("sample", [1.0, 0.6])
 def test_the_stretch_lies_at_the_end_of_what_is_read(sample: float) -> None:
-    part = Part.of(LOG, sample=sample, ranked=50)
+    part = ReportPart.of(LOG, sample=sample, ranked=50)
     assert part.stop == pytest.approx(LOG.count * sample, abs=10)
     assert 0 < part.warmup < part.stretch < part.stop <= LOG.count
     # no event of the stretch has the time of one before it
@@ -31,7 +31,7 @@ def test_the_stretch_lies_at_the_end_of_what_is_read(sample: float) -> None:
 
 def test_a_stretch_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"--ranked 500 .* 1,05[0-9] events"):
-        Part.of(LOG, sample=1050.5 / LOG.count, ranked=500)
+        ReportPart.of(LOG, sample=1050.5 / LOG.count, ranked=500)
 
 
 @pytest.mark.parametrize(("count", "quick"), [(1_000, True), (1_000_000, False)])
@@ -46,9 +46,9 @@ def test_only_a_short_run_compiles_for_a_quick_start(count: int, quick: bool) ->
 def test_a_wait_for_samples_ends_with_an_open_batch_and_not_in_a_fit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def report(written_ms: int, phase: Phase, learnt: int, waiting: int) -> Report:
+    def report(written_ms: int, phase: Phase, learnt: int, waiting: int) -> TrainerReport:
         counts = Counts(learnt=learnt, waiting=waiting)
-        return Report(written_ms=written_ms, phase=phase, samples=counts)
+        return TrainerReport(written_ms=written_ms, phase=phase, samples=counts)
 
     reports = [
         *(report(1, "warmup", 0, 100), report(2, "warmup", 0, 100)),  # fits: nothing moves

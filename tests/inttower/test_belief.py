@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inttower.errors import StateError
 from inttower.state import kalman
-from inttower.state.belief import FAST, MEDIUM, SLOW, BeliefConfig, Beliefs, Learnt, Speed
+from inttower.state.belief import FAST, MEDIUM, SLOW, BeliefConfig, Beliefs, DriftRates, Learnt
 
 Doubles = npt.NDArray[np.float64]
 P = 3
@@ -200,7 +200,7 @@ def test_rows_of_one_instant_are_scored_on_one_state() -> None:
 
 
 @pytest.mark.parametrize("speed", [SLOW, MEDIUM, FAST])
-def test_covariance_stays_positive_definite_over_a_million_updates(speed: Speed) -> None:
+def test_covariance_stays_positive_definite_over_a_million_updates(speed: DriftRates) -> None:
     random = np.random.default_rng(0)
     p, n = 8, 100_000
     beliefs = Beliefs(BeliefConfig(size=p, speeds=(speed,)))

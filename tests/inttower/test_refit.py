@@ -17,7 +17,7 @@ from inttower.errors import SpecError
 from inttower.models.dots import ITEM_BIAS, ITEM_FACTORS
 from inttower.state.attributes import Attributes
 from inttower.state.factors import FactorConfig
-from inttower.state.history import History
+from inttower.state.history import OutcomeHistory
 from inttower.state.user_state import UserState, UserStateConfig
 
 SPEC = FeatureSpec(
@@ -166,8 +166,8 @@ def test_a_cut_history_is_that_of_its_newest_rows(
 ) -> None:
     attributes = {side: Attributes(SPEC, side) for side in SIDES}
 
-    def history(start: int, bounds: list[int]) -> History:
-        made = History({"user": "user_id", "item": "item_id"})
+    def history(start: int, bounds: list[int]) -> OutcomeHistory:
+        made = OutcomeHistory({"user": "user_id", "item": "item_id"})
         edges = sorted({start, len(rows), *(b for b in bounds if start < b < len(rows))})
         for one, other in pairwise(edges):
             some = rows[one:other]
@@ -181,7 +181,7 @@ def test_a_cut_history_is_that_of_its_newest_rows(
             made.add(columns, np.arange(one, other), labels, attributes)
         return made
 
-    def content(of: History) -> list[object]:
+    def content(of: OutcomeHistory) -> list[object]:
         outcomes = of.outcomes()
         users, items = (list(of.entities[side].codes) for side in SIDES)
         return [
@@ -196,7 +196,7 @@ def test_a_cut_history_is_that_of_its_newest_rows(
 
     cut = history(0, cuts)
     cut.keep_newest(kept)
-    again = History({"user": "user_id", "item": "item_id"})
+    again = OutcomeHistory({"user": "user_id", "item": "item_id"})
     again.load_state(cut.state())
     expected = content(history(max(0, len(rows) - kept), []))
     assert content(cut) == expected

@@ -23,7 +23,7 @@ from features.logs.movielens_features import MOVIELENS
 from features.model_inputs import RawRows, item_columns, model_spec, never_seen, user_columns
 from inttower.models.inttower import IntTower, IntTowerConfig
 from inttower.publish.bundle import write_bundle
-from inttower.publish.snapshot import Contents, contents
+from inttower.publish.snapshot import ModelSnapshot, contents
 from inttower.publish.store import ModelStore
 from serving.http.server import HttpServer
 from settings.settings import Settings
@@ -98,7 +98,7 @@ class Models:
         model.fit(model.encode(self.columns, admit=True), self.labels, epochs=1, batch_size=64)
         return model
 
-    def held(self, model: IntTower) -> Contents:
+    def held(self, model: IntTower) -> ModelSnapshot:
         return contents(model, self.items)
 
     def user_columns_of(self, user: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from inttower.publish.published import score
-from inttower.publish.snapshot import Contents
+from inttower.publish.snapshot import ModelSnapshot
 from serving.model.channels import Channel
 from serving.model.follower import Follower
 from serving.model.live_model import LiveModel
@@ -36,7 +36,7 @@ Found = tuple[str, int, list[float]]
 
 
 def scores(
-    world: World, held: Contents, row: _Floats, vectors: _Floats, item_rows: _Floats
+    world: World, held: ModelSnapshot, row: _Floats, vectors: _Floats, item_rows: _Floats
 ) -> list[float]:
     """What user u3 must get for all items from these rows: nothing of the server's is used."""
     user = held.base.user_vector(
@@ -56,7 +56,7 @@ class Publisher:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     known: dict[tuple[str, int], list[float]] = field(default_factory=dict)
 
-    def knows(self, version: str, model: IntTower) -> Contents:
+    def knows(self, version: str, model: IntTower) -> ModelSnapshot:
         """What is in a version."""
         held = self.world.models.held(model)
         row = held.user_rows[list(held.user_ids).index("u3")]
@@ -71,7 +71,7 @@ class Publisher:
         numbers = [self.delta(version, held, NOW + n) for n in range(deltas)]
         self.world.until(lambda: self.world.serving() == (version, numbers[-1]))
 
-    def delta(self, version: str, held: Contents, ts: int) -> int:
+    def delta(self, version: str, held: ModelSnapshot, ts: int) -> int:
         """Another row of the user, and other vectors and rows of all items."""
         shapes = (held.user_rows[0].shape, held.item_vectors.shape, held.item_rows.shape)
         row, vectors, rows = (self.rng.normal(size=s).astype(np.float32) for s in shapes)

@@ -12,7 +12,7 @@ import pytest
 from features.declaration import Entity
 from features.log_arrays import LogArrays, load
 from features.logs.movielens_features import MOVIELENS
-from features.offline import History
+from features.offline import OfflineFeatures
 from features.samples import Sample
 from settings.errors import JobError
 from settings.settings import Settings
@@ -20,7 +20,7 @@ from streaming.job.flink_job import check_start, newest_checkpoint, prune_checkp
 from streaming.kafka.client import Writer, create_topics
 from streaming.kafka.topics import SAMPLES
 from streaming.logs import MovieLens
-from streaming.replay.replayer import Replay
+from streaming.replay.replayer import Replayer
 from tests.streaming.job_process import JobProcess, samples, until
 from tests.streaming.made_up import made_up_log
 
@@ -31,7 +31,7 @@ LOG = made_up_log(2_000, pace=5)
 def independent(log: MovieLens) -> dict[tuple[str, str], tuple[int, int, tuple[Any, ...]]]:
     """Time, label and features of each pair of user and item, computed without Flink or Kafka."""
     arrays = load(log, MOVIELENS)
-    history, shown = History(MOVIELENS, arrays), arrays.impressions
+    history, shown = OfflineFeatures(MOVIELENS, arrays), arrays.impressions
     columns: dict[str, list[Any]] = {}
     sides: tuple[tuple[Entity, Any], ...] = (("user", shown.users), ("item", shown.items))
     for entity, codes in sides:
@@ -70,11 +70,11 @@ def test_killed_and_stopped_on_the_way_each_sample_comes_once_with_the_right_fea
     create_topics(cluster)
     half = LOG.index_at(int(np.mean(LOG.span)))
     with JobProcess(cluster) as job:
-        Replay(cluster, LOG, stop=half).run()
+        Replayer(cluster, LOG, stop=half).run()
         until(lambda: newest_checkpoint(_checkpoints(cluster)) is not None, 60, "a checkpoint")
         job.kill()
         job.start()
-        Replay(cluster, LOG).run()
+        Replayer(cluster, LOG).run()
         until(lambda: len(samples(cluster)) > half // 2, 60, "samples")
         until(job.runs, 60, "the job runs")
         assert niceness(job) == {cluster.flink.niceness}
@@ -116,7 +116,7 @@ def test_another_speed_parallelism_and_state_backend_give_the_same_samples(
     log = made_up_log(600, pace=5)
     span_s = (log.span[1] - log.span[0]) / 1000
     with JobProcess(twofold) as job:
-        Replay(twofold, log, speed=span_s / 5).run()
+        Replayer(twofold, log, speed=span_s / 5).run()
         sums = job.settled()
     assert sums.balances
     assert as_compared(samples(twofold)) == independent(log)

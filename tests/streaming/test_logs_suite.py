@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.log_rows import Live
+from bench.log_rows import LogRows
 from features.log_arrays import load
 from features.logs.registry import declaration
 from features.model_inputs import model_spec
@@ -112,7 +112,7 @@ def test_its_features_can_be_computed(log: EventLog) -> None:
     impressions = sum(isinstance(event, Impression) for event in log.events())
     assert len(arrays) == impressions
     assert arrays.labels.sum() == log.count - impressions, "every click finds its impression"
-    live = Live(declared, arrays)
+    live = LogRows(declared, arrays)
     columns = live.columns(np.arange(len(live)))
     assert set(columns) == {field.name for field in model_spec(declared).fields}
     for dense in declared.dense:

@@ -16,7 +16,7 @@ from streaming.kafka import topics
 from streaming.kafka.client import Writer, admin, create_topics, end_offsets
 from streaming.kafka.time_marks import Marker
 from streaming.logs import Event
-from streaming.replay.replayer import Replay, number_at, time_of
+from streaming.replay.replayer import Replayer, number_at, time_of
 from tests.streaming.job_process import until
 from tests.streaming.made_up import (
     assert_marks_are_true,
@@ -30,7 +30,7 @@ LOG = made_up_log(600)
 
 
 def test_every_event_arrives_once_in_order_with_true_marks(cluster: Settings) -> None:
-    done = Replay(cluster, LOG).run()
+    done = Replayer(cluster, LOG).run()
     records = read_events(cluster)
     assert events_of(records) == expected(cluster, list(LOG.events()))
     assert_marks_are_true(records)
@@ -39,7 +39,7 @@ def test_every_event_arrives_once_in_order_with_true_marks(cluster: Settings) ->
 
 
 def test_the_last_mark_closes_every_sample(cluster: Settings) -> None:
-    Replay(cluster, LOG).run()
+    Replayer(cluster, LOG).run()
     closing = LOG.span[1] + 2 * cluster.log.attribution_ms + cluster.flink.out_of_orderness_ms
     for sequence in read_events(cluster).values():
         last = sequence[-1]
@@ -59,13 +59,13 @@ def test_the_catalogue_comes_first(cluster: Settings) -> None:
                 )
         return event
 
-    Replay(cluster, LOG, stop=10).run(transform=look)
+    Replayer(cluster, LOG, stop=10).run(transform=look)
     assert seen == [{0: len(list(LOG.items()))}, {0: len(list(LOG.users()))}]
 
 
 def test_a_stretch_leaves_room_for_what_follows(cluster: Settings) -> None:
     middle = number_at(LOG, "0.5")
-    Replay(cluster, LOG, stop=middle).run()
+    Replayer(cluster, LOG, stop=middle).run()
     newest = max(
         event.time_mark
         for sequence in read_events(cluster).values()
@@ -74,7 +74,7 @@ def test_a_stretch_leaves_room_for_what_follows(cluster: Settings) -> None:
     )
     assert newest < time_of(LOG, middle)
     # the rest follows where the first stretch ended, whether it says so or not
-    done = Replay(cluster, LOG, first=middle).run()
+    done = Replayer(cluster, LOG, first=middle).run()
     assert done.resumed_at == middle
     records = read_events(cluster)
     assert events_of(records) == expected(cluster, list(LOG.events()))
@@ -91,15 +91,15 @@ def test_stopped_and_resumed_at_the_same_record(cluster: Settings) -> None:
             replay.stop()
         return event
 
-    replay = Replay(cluster, LOG)
+    replay = Replayer(cluster, LOG)
     done = replay.run(transform=stop_soon)
     assert not done.finished
     assert done.impressions + done.clicks == 100
-    again = Replay(cluster, LOG).run()
+    again = Replayer(cluster, LOG).run()
     assert again.resumed_at == 100
     assert events_of(read_events(cluster)) == expected(cluster, list(LOG.events()))
     # and once more has nothing left to do
-    nothing = Replay(cluster, LOG).run()
+    nothing = Replayer(cluster, LOG).run()
     assert nothing.impressions + nothing.clicks == 0
     assert events_of(read_events(cluster)) == expected(cluster, list(LOG.events()))
 
@@ -113,7 +113,7 @@ from tests.streaming.made_up import made_up_log
 # positions so often that kills fall before, in, and after the writing of one
 streaming.replay.replayer._POSITION_S = 0.05
 print("ready", flush=True)
-streaming.replay.replayer.Replay(Settings.read(Path(sys.argv[1])), made_up_log(20_000)).run()
+streaming.replay.replayer.Replayer(Settings.read(Path(sys.argv[1])), made_up_log(20_000)).run()
 """
 
 
@@ -146,13 +146,13 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(cluster: Settings, tmp_
 
 
 def test_what_the_position_does_not_know_is_found_in_the_topics(cluster: Settings) -> None:
-    replay = Replay(cluster, LOG, stop=200)
+    replay = Replayer(cluster, LOG, stop=200)
     replay.run()
     position = (cluster.state / "replay" / f"{LOG.name}.json").read_bytes()
-    Replay(cluster, LOG, stop=500).run()
+    Replayer(cluster, LOG, stop=500).run()
     # as if killed before its position was written
     (cluster.state / "replay" / f"{LOG.name}.json").write_bytes(position)
-    Replay(cluster, LOG).run()
+    Replayer(cluster, LOG).run()
     assert events_of(read_events(cluster)) == expected(cluster, list(LOG.events()))
 
 
@@ -161,37 +161,37 @@ def test_topics_whose_time_is_beyond_the_log_are_refused(cluster: Settings) -> N
     with Writer(cluster, bulk=False) as writer:
         Marker(cluster, writer).mark(LOG.span[0] + 1000)
     with pytest.raises(ConfigurationError, match=r"would be late\..*headrace reset.*--state"):
-        Replay(cluster, LOG).run()
+        Replayer(cluster, LOG).run()
     assert not any(events_of(read_events(cluster)).values())
 
 
 def test_a_closed_stretch_cannot_be_followed(cluster: Settings) -> None:
     middle = number_at(LOG, "0.5")
-    Replay(cluster, LOG, stop=middle, close=True).run()
+    Replayer(cluster, LOG, stop=middle, close=True).run()
     with pytest.raises(ConfigurationError, match="would be late"):
-        Replay(cluster, LOG).run()
+        Replayer(cluster, LOG).run()
 
 
 def test_an_earlier_start_is_refused(cluster: Settings) -> None:
-    Replay(cluster, LOG, first=300, stop=310).run()
+    Replayer(cluster, LOG, first=300, stop=310).run()
     with pytest.raises(ConfigurationError, match="does not go on from"):
-        Replay(cluster, LOG).run()
+        Replayer(cluster, LOG).run()
 
 
 def test_topics_that_are_not_those_of_the_position_are_refused(
     cluster: Settings, broker: Settings
 ) -> None:
-    Replay(cluster, LOG, stop=300).run()
+    Replayer(cluster, LOG, stop=300).run()
     other = cluster.with_changes(kafka={"topic_prefix": cluster.kafka.topic_prefix + "other."})
     with pytest.raises(ConfigurationError, match="not the topics"):
-        Replay(other, LOG).run()
+        Replayer(other, LOG).run()
 
 
 def test_speed_is_kept_and_marks_go_on_in_a_gap(cluster: Settings) -> None:
     log = made_up_log(60)
     seconds = (log.span[1] - log.span[0]) / 1000
     began = time.monotonic()
-    Replay(cluster, log, speed=seconds / 2).run()
+    Replayer(cluster, log, speed=seconds / 2).run()
     took = time.monotonic() - began
     assert 2.0 <= took < 8.0
     marks = [
@@ -207,7 +207,7 @@ def test_a_replay_with_a_lead_waits_for_the_job(cluster: Settings) -> None:
     log, lead = made_up_log(6_000), 1_000
     most = 1_100  # events between two marks, and those that close with the frontier's
     told = [0]
-    replay = Replay(cluster, log, lead=lead)
+    replay = Replayer(cluster, log, lead=lead)
     thread = threading.Thread(
         target=lambda: replay.run(progress=lambda done, _: told.append(done)), daemon=True
     )
@@ -232,7 +232,7 @@ def test_a_replay_with_a_lead_waits_for_the_job(cluster: Settings) -> None:
 
 
 def test_a_stop_is_heard_while_waiting(cluster: Settings) -> None:
-    replay = Replay(cluster, LOG, speed=0.001)
+    replay = Replayer(cluster, LOG, speed=0.001)
     timer = threading.Timer(1.0, replay.stop)
     timer.start()
     began = time.monotonic()
@@ -249,7 +249,7 @@ def test_transform_changes_what_is_produced(cluster: Settings) -> None:
             return msgspec.structs.replace(event, variant="online", score=0.5)
         return event
 
-    Replay(cluster, LOG, stop=50).run(transform=ranked)
+    Replayer(cluster, LOG, stop=50).run(transform=ranked)
     impressions = [
         event
         for events in events_of(read_events(cluster)).values()
@@ -262,7 +262,7 @@ def test_transform_changes_what_is_produced(cluster: Settings) -> None:
 
 def test_progress_is_told_to_the_end(cluster: Settings) -> None:
     told: list[tuple[int, int]] = []
-    Replay(cluster, LOG).run(progress=lambda done, total: told.append((done, total)))
+    Replayer(cluster, LOG).run(progress=lambda done, total: told.append((done, total)))
     assert told[-1] == (LOG.count, LOG.count)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
@@ -270,10 +270,10 @@ def test_progress_is_told_to_the_end(cluster: Settings) -> None:
 def test_two_at_once_are_refused(cluster: Settings) -> None:
     def second(event: Event) -> Event:
         with pytest.raises(ConfigurationError, match="another replay"):
-            Replay(cluster, LOG).run()
+            Replayer(cluster, LOG).run()
         return event
 
-    Replay(cluster, LOG, stop=1).run(transform=second)
+    Replayer(cluster, LOG, stop=1).run(transform=second)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +304,6 @@ def test_a_point_that_is_none_is_refused(point: str) -> None:
 
 def test_an_empty_stretch_or_a_standstill_is_refused(cluster: Settings) -> None:
     with pytest.raises(ConfigurationError, match="nothing to replay"):
-        Replay(cluster, LOG, first=5, stop=5)
+        Replayer(cluster, LOG, first=5, stop=5)
     with pytest.raises(ConfigurationError, match="never moves"):
-        Replay(cluster, LOG, speed=0)
+        Replayer(cluster, LOG, speed=0)

@@ -16,7 +16,7 @@ from settings.settings import Settings
 from tests.trainer import synthetic
 from trainer.arrived import Arrived
 from trainer.build_models import build_models, prepare_torch
-from trainer.online_learner import Learner
+from trainer.online_learner import OnlineLearner
 from trainer.sample_inputs import SampleInputs
 
 SMALL: dict[str, Any] = {
@@ -41,13 +41,13 @@ def inputs() -> SampleInputs:
     return SampleInputs(MOVIELENS, catalogue(), lambda _entity, _ids: None)
 
 
-def learner(**trainer: Any) -> Learner:
+def learner(**trainer: Any) -> OnlineLearner:
     settings = Settings().with_changes(
         trainer={**SMALL, **trainer}, log={"attribution_ms": synthetic.CLOSE_NEGATIVE_MS}
     )
     prepare_torch(settings)
     models = build_models(settings, model_spec(MOVIELENS))
-    return Learner(settings.trainer, MOVIELENS, models, inputs())
+    return OnlineLearner(settings.trainer, MOVIELENS, models, inputs())
 
 
 def arrived(values: Iterable[bytes]) -> list[Arrived]:

@@ -11,7 +11,7 @@ import numpy as np
 from features.logs.movielens_features import MOVIELENS
 from features.model_inputs import Columns
 from features.samples import Sample, sample_decoder
-from inttower.publish.bundle import Served, read_bundle
+from inttower.publish.bundle import LoadedVersion, read_bundle
 from inttower.publish.store import ModelStore
 from settings.settings import Settings
 from streaming.events import Delta, Update
@@ -90,7 +90,7 @@ class Desk:
         while not self.learner.warm:  # the last ones wait for a mark past them
             self.learn(1)
 
-    def served(self, channel: str, version: str) -> Served:
+    def served(self, channel: str, version: str) -> LoadedVersion:
         return read_bundle(self.store.url(channel, version))
 
     def updates(self, start: int = 0) -> list[Update]:

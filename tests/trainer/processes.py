@@ -23,7 +23,7 @@ from tests.trainer.build import digest
 from trainer import __main__ as program
 from trainer import checkpoint, service
 from trainer.checkpoint import Checkpoint
-from trainer.trainer_report import Report, read_report, report_path
+from trainer.trainer_report import TrainerReport, read_report, report_path
 
 _NEEDED = (topics.USERS, topics.ITEMS, topics.SAMPLES, topics.MODEL_UPDATES)
 _forks = multiprocessing.get_context("forkserver")
@@ -139,9 +139,9 @@ class TrainerProcess:
         return int(re.findall(r"going on from .*: (\d+) samples learnt", self.log)[0])
 
     @property
-    def report(self) -> Report:
+    def report(self) -> TrainerReport:
         """Its newest report of this start."""
-        return read_report(report_path(self.settings.state)) or Report()
+        return read_report(report_path(self.settings.state)) or TrainerReport()
 
     def learns(self, count: int) -> None:
         """Wait until it has learnt so many samples."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from features.model_inputs import Columns
 from features.samples import Sample
 from inttower.publish.published import score
-from inttower.publish.snapshot import Contents
+from inttower.publish.snapshot import ModelSnapshot
 from tests.trainer import synthetic
 from tests.trainer.build import decode
 from tests.trainer.desk import CHAMPION, Desk, floats
@@ -60,7 +60,7 @@ def test_a_delta_carries_what_the_model_has_now_encoded_by_the_base(begun: Desk)
     base = begun.served(CHAMPION, "000001").base
     np.testing.assert_array_equal(vectors, base.item_vectors(columns, item_rows))
     # the weights have moved on meanwhile, so that the test would see the difference
-    online = begun.model.base().item_vectors(columns, item_rows)
+    online = begun.model.serving_encoder().item_vectors(columns, item_rows)
     assert np.abs(vectors - online).max() > 1e-3
 
 
@@ -93,7 +93,7 @@ def test_a_version_and_its_deltas_are_the_model_but_for_the_dense_drift(begun: D
     # 2. vectors: those of the model's rows under the base's dense weights
     now, behind = pairs(begun, learnt[-40:])
     known = list(users)
-    hybrid = Contents(
+    hybrid = ModelSnapshot(
         base=version.base,
         user_ids=known,
         user_rows=begun.user_rows(known),

@@ -14,14 +14,14 @@ from tests.trainer import synthetic
 from tests.trainer.build import SMALL, arrived, digest, learner
 from trainer.arrived import Arrived
 from trainer.checkpoint import CheckpointFolder
-from trainer.online_learner import MODELS, Learner
+from trainer.online_learner import MODELS, OnlineLearner
 
 
 def with_label(one: Arrived, label: int) -> Arrived:
     return one._replace(sample=msgspec.structs.replace(one.sample, label=label))
 
 
-def logits(of: Learner) -> FloatArray:
+def logits(of: OnlineLearner) -> FloatArray:
     return np.asarray(of.evaluation.state()["logits"], np.float32)
 
 

@@ -33,7 +33,7 @@ from trainer.intake import IntakeFacts
 from trainer.online_learner import MODELS
 from trainer.service import _Meta
 from trainer.trainer_metrics import Metrics
-from trainer.trainer_report import Counts, Report, read_report, report_path
+from trainer.trainer_report import Counts, TrainerReport, read_report, report_path
 
 COUNT = 1_000
 VALUES = synthetic.samples(COUNT)
@@ -74,7 +74,7 @@ class Undisturbed:
     code: int
     errors: str
     metrics: dict[str, float]
-    report: Report
+    report: TrainerReport
     learnt: dict[str, str]
 
 

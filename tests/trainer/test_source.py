@@ -9,7 +9,7 @@ import pytest
 from settings.errors import BrokerError, CheckpointError
 from settings.settings import Settings
 from tests.trainer.processes import feed, make_topics
-from trainer.source import Record, SampleSource
+from trainer.source import SampleRecord, SampleSource
 
 
 def test_without_the_topic_it_says_how_to_make_it(cluster: Settings) -> None:
@@ -28,7 +28,7 @@ def test_offsets_that_the_topic_does_not_have_are_refused(cluster: Settings) -> 
         with pytest.raises(CheckpointError, match=message):
             SampleSource(cluster, offsets)
     source = SampleSource(cluster, {0: 1})
-    found: list[Record] = []
+    found: list[SampleRecord] = []
     while len(found) < 2:
         found += source.poll(100)
     source.close()

@@ -20,15 +20,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.figures import Figures, figures
 from bench.log_rows import CHUNK, LogRows, Rows, Times, chunks, part_of, warm_up_end
 from bench.refresh import Refresh, ServedWeights
 from bench.user_state_features import UserStateFeatures
 from inttower.core.batch import FloatArray
 from inttower.core.contract import Model
 from inttower.core.spec import FeatureSpec
+from inttower.evaluate import figures
 
 Report = Callable[[str, float], None]
+FigureRow = dict[str, float | int | None]
 
 # names and lower bounds of the groups of rows by the impressions that their user had before
 EXPERIENCE = (("none", 0), ("1-4", 1), ("5-19", 5), ("20-99", 20), ("100+", 100))
@@ -147,7 +148,7 @@ def _copy(new: Model, model: Model) -> Model:
     return new
 
 
-def measured(outcome: Outcome, data: LogRows) -> Iterator[tuple[dict[str, str], Figures]]:
+def measured(outcome: Outcome, data: LogRows) -> Iterator[tuple[dict[str, str], FigureRow]]:
     """Figures of each mode: over all rows, by tenths, by the user's impressions so far."""
     rows = outcome.rows
     users = data.log.impressions.users[rows]
@@ -162,4 +163,4 @@ def measured(outcome: Outcome, data: LogRows) -> Iterator[tuple[dict[str, str], 
     for mode, logits in outcome.logits.items():
         for (by, group), kept in groups.items():
             key = {"mode": mode, "by": by, "group": group}
-            yield key, figures(logits[kept], labels[kept], users[kept])
+            yield key, figures(logits[kept], labels[kept], users[kept]).to_json()

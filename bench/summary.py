@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, stdev
 
+import numpy as np
+
 from bench.results import Row
+from trainer.trainer_report import TrainerReport
 
 
 def values_of(rows: Sequence[Row], name: str) -> list[float]:
@@ -32,3 +35,20 @@ def spread_of(rows: Sequence[Row], name: str, digits: int = 4) -> str:
         return "–"
     text = f"{mean(values):.{digits}f}"
     return f"{text} ± {stdev(values):.{digits}f}" if len(values) > 1 else text
+
+
+def report_figures(report: TrainerReport) -> dict[str, dict[str, float | int | None]]:
+    """The trainer's figures over everything that it predicted, by metric and model."""
+    return {
+        metric: {model: rows["all"][metric] for model, rows in report.models.items()}
+        for metric in ("auc", "logloss", "gauc", "calibration")
+    }
+
+
+def percentiles(values: list[float], which: tuple[int, ...]) -> dict[str, float | None]:
+    """Percentiles by name (``p50``); None where there is no value.
+
+    >>> percentiles([1.0, 2.0, 3.0], (50,))
+    {'p50': 2.0}
+    """
+    return {f"p{p}": round(float(np.percentile(values, p)), 2) if values else None for p in which}

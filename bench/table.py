@@ -16,7 +16,6 @@ from rich.table import Table
 
 from bench.bench_models import MODELS, contender
 from bench.cost import parameters, ranking_cost
-from bench.figures import figures
 from bench.log_rows import chunks, part_of
 from bench.published_figures import PUBLISHED
 from bench.results import Key, Row
@@ -27,6 +26,7 @@ from features.declaration import Declaration
 from features.log_arrays import LogArrays
 from inttower.core.batch import Batch
 from inttower.core.contract import Columns, Model
+from inttower.evaluate import figures
 from settings.errors import ConfigurationError
 
 # rows turned to ids at a time
@@ -88,7 +88,7 @@ def _unit(
         yield (
             {},
             {
-                **figures(logits, log.labels[split.test], users),
+                **figures(logits, log.labels[split.test], users).to_json(),
                 "parameters": parameters(model),
                 "train_seconds": seconds,
                 **ranking_cost(model, test),

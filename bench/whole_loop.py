@@ -23,15 +23,16 @@ from rich.table import Table
 
 from bench.results import Key, Row
 from bench.session import Options, Report, Session, Unit
-from deploy.local.client import Client
+from bench.summary import percentiles, report_figures
+from deploy.local.http_client import Client
 from deploy.local.loop import Loop
 from deploy.local.probe import FreshnessProbe
-from headrace.demo import figures, percentiles
 from settings.settings import Settings
 from streaming.events import Click, encode
-from streaming.kafka.client import Writer, partition_for
+from streaming.kafka.client import partition_for
 from streaming.kafka.ledger import count_events
 from streaming.kafka.topics import CLICKS, IMPRESSIONS
+from streaming.kafka.writer import Writer
 from streaming.logs import Event, EventLog
 from streaming.logs.choose import find_log
 from streaming.replay.replayer import time_of
@@ -131,7 +132,7 @@ def _full_speed(loop: Loop, stop: int, say: Report) -> dict[str, Any]:
         "replayed_after_seconds": round(replayed, 1),
         "trainer_seconds": {name: round(s, 1) for name, s in report.seconds.items()},
         "evaluated": report.evaluated,
-        **figures(report),
+        **report_figures(report),
     }
 
 

@@ -34,12 +34,16 @@ from features.sql_entrance import (
     milliseconds,
     source_table,
 )
+from features.sql_sinks import (
+    SAMPLE_COLUMNS,
+    dead_letters_table,
+    features_table,
+    row_type,
+    samples_table,
+)
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from streaming.kafka.topics import DEAD_LETTERS, ITEM_FEATURES, SAMPLES, USER_FEATURES
 
-# prepared transactions must outlive any downtime: what times out is lost without an error
-_TRANSACTION_TIMEOUT_MS = 12 * 3_600_000
 _SHOWN = tuple(c.name for c in IMPRESSION.kept if c.name not in {"user_id", "item_id"})
 _PLACE_DIGITS = (5, 16)
 
@@ -79,9 +83,9 @@ def render_job(declaration: Declaration, settings: Settings) -> JobSql:
         *_events(),
         *stages.views(),
         *_outcomes(declaration, stages, settings),
-        _samples_table(declaration, settings),
-        *(_features_table(declaration, entity, settings) for entity in ("user", "item")),
-        _dead_letters_table(settings),
+        samples_table(declaration, settings),
+        *(features_table(declaration, entity, settings) for entity in ("user", "item")),
+        dead_letters_table(settings),
         _insert(declaration, stages),
     ]
     return JobSql(tuple(script))
@@ -251,38 +255,6 @@ def _value(feature: Streaming) -> str:
             return f"ARRAY[{', '.join(_slots(feature))}]"
 
 
-def _type(feature: Streaming) -> str:
-    return {"sum_rate": "DOUBLE", "recent_items": "ARRAY<STRING>"}.get(feature.aggregate, "BIGINT")
-
-
-def _feature_columns(features: tuple[Streaming, ...]) -> str:
-    return ", ".join(f"{f.name} {_type(f)}" for f in features)
-
-
-def _row_type(declaration: Declaration) -> str:
-    return f"ROW<{_feature_columns(declaration.streaming)}>"
-
-
-_SAMPLE_COLUMNS: tuple[tuple[str, str], ...] = (
-    # the first column: a reader knows a mark by it
-    ("frontier", "BIGINT"),
-    ("request_id", "STRING"),
-    ("user_id", "STRING"),
-    ("item_id", "STRING"),
-    ("ts", "BIGINT"),
-    ("closed_ts", "BIGINT"),
-    ("label", "INT"),
-    ("weight", "DOUBLE"),
-    ("variant", "STRING"),
-    ("model_version", "STRING"),
-    ("score", "DOUBLE"),
-    ("propensity", "DOUBLE"),
-    ("position", "BIGINT"),
-    ("impression_at", "ARRAY<BIGINT>"),
-    ("click_at", "ARRAY<BIGINT>"),
-)
-
-
 def _outcomes(declaration: Declaration, stages: _Stages, settings: Settings) -> list[str]:
     log = settings.log
     values = ", ".join(_value(f) for f in declaration.streaming)
@@ -296,11 +268,11 @@ def _outcomes(declaration: Declaration, stages: _Stages, settings: Settings) -> 
         " THEN ARRAY[CAST(c.`partition` AS BIGINT), c.`offset`] END",
     }
     columns = ",\n  ".join(
-        f"{sample.get(name, f'q.`{name}`')} AS `{name}`" for name, _ in _SAMPLE_COLUMNS
+        f"{sample.get(name, f'q.`{name}`')} AS `{name}`" for name, _ in SAMPLE_COLUMNS
     )
-    nothing = ", ".join(f"CAST(NULL AS {kind})" for _, kind in _SAMPLE_COLUMNS)
-    names = ", ".join(f"`{name}`" for name, _ in _SAMPLE_COLUMNS[1:])
-    row = _row_type(declaration)
+    nothing = ", ".join(f"CAST(NULL AS {kind})" for _, kind in SAMPLE_COLUMNS)
+    names = ", ".join(f"`{name}`" for name, _ in SAMPLE_COLUMNS[1:])
+    row = row_type(declaration)
     return [
         f"""CREATE TEMPORARY VIEW outcomes AS
 SELECT q.at_time AS at_time,
@@ -324,69 +296,6 @@ SELECT CASE WHEN request_id IS NULL THEN {log.attribution_ms} + 1000 * UNIX_TIME
   {names}, features
 FROM TABLE(TUMBLE(TABLE outcomes_and_marks, DESCRIPTOR(at_time), INTERVAL '0.001' SECOND))""",
     ]
-
-
-def _kafka(topic: str, settings: Settings) -> str:
-    return (
-        f"'topic' = '{settings.topic(topic)}',\n"
-        f"  'properties.bootstrap.servers' = '{settings.kafka.bootstrap}'"
-    )
-
-
-def _exactly_once(topic: str, settings: Settings) -> str:
-    return f"""'sink.delivery-guarantee' = 'exactly-once',
-  'sink.transaction-naming-strategy' = 'POOLING',
-  'sink.transactional-id-prefix' = 'headrace-{settings.topic(topic)}',
-  'properties.transaction.timeout.ms' = '{_TRANSACTION_TIMEOUT_MS}'"""
-
-
-def _samples_table(declaration: Declaration, settings: Settings) -> str:
-    columns = ",\n  ".join(f"`{name}` {kind}" for name, kind in _SAMPLE_COLUMNS)
-    return f"""CREATE TEMPORARY TABLE samples (
-  {columns},
-  features {_row_type(declaration)}
-) WITH (
-  'connector' = 'kafka',
-  {_kafka(SAMPLES, settings)},
-  'key.format' = 'raw',
-  'key.fields' = 'user_id',
-  'value.format' = 'json',
-  'value.json.encode.ignore-null-fields' = 'true',
-  'sink.partitioner' = 'fixed',
-  {_exactly_once(SAMPLES, settings)}
-)"""
-
-
-def _features_table(declaration: Declaration, entity: Entity, settings: Settings) -> str:
-    topic = {"user": USER_FEATURES, "item": ITEM_FEATURES}[entity]
-    return f"""CREATE TEMPORARY TABLE {entity}_features (
-  {entity}_id STRING,
-  ts BIGINT,
-  {_feature_columns(declaration.of_entity(entity))},
-  PRIMARY KEY ({entity}_id) NOT ENFORCED
-) WITH (
-  'connector' = 'upsert-kafka',
-  {_kafka(topic, settings)},
-  'key.format' = 'raw',
-  'value.format' = 'json',
-  'sink.buffer-flush.max-rows' = '20000',
-  'sink.buffer-flush.interval' = '100 ms'
-)"""
-
-
-def _dead_letters_table(settings: Settings) -> str:
-    return f"""CREATE TEMPORARY TABLE dead_letters (
-  topic STRING,
-  `partition` INT,
-  `offset` BIGINT,
-  reason STRING,
-  `value` BYTES
-) WITH (
-  'connector' = 'kafka',
-  {_kafka(DEAD_LETTERS, settings)},
-  'format' = 'json',
-  {_exactly_once(DEAD_LETTERS, settings)}
-)"""
 
 
 def _insert(declaration: Declaration, stages: _Stages) -> str:

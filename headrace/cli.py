@@ -180,7 +180,7 @@ def rank(
 
     Example: [bold]headrace rank 42 -k 5[/bold]
     """
-    from deploy.local.client import Client
+    from deploy.local.http_client import Client
 
     answer = Client(context.obj).rank(user, candidates or "all", k=k, channel=channel, log=False)
     table = Table(title=f"user {user}: {answer['version']}+{answer['delta']} ({answer['variant']})")
@@ -270,7 +270,7 @@ def reset(
 
     Example: [bold]headrace --state .headrace reset --yes[/bold]
     """
-    from headrace.reset import reset_state
+    from deploy.local.reset_state import reset_state
 
     if not yes:
         typer.confirm(f"Delete everything in {context.obj.state}?", abort=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
+from bench.summary import percentiles, report_figures
 from deploy.local.loop import Loop
 from deploy.local.probe import FreshnessProbe
 from deploy.local.ranked import RankedStretch
@@ -30,7 +30,6 @@ from streaming.kafka.ledger import count_events
 from streaming.logs import EventLog
 from streaming.logs.choose import find_log
 from streaming.replay.replayer import time_of
-from trainer.trainer_report import TrainerReport
 
 WARMUP_SHARE = 0.9
 _EVENTS_AN_IMPRESSION = 1.8
@@ -189,7 +188,7 @@ def run_demo(
         "seconds": round(time.monotonic() - began, 1),
         "events_per_second": round(events_per_second),
         "events": sums.to_json(),
-        **figures(report),
+        **report_figures(report),
         "as_served": {
             variant.name: {
                 "auc": variant.auc,
@@ -211,20 +210,3 @@ def run_demo(
         "evaluated": report.evaluated,
         "peak_memory_bytes": loop.peak_bytes,
     }
-
-
-def figures(report: TrainerReport) -> dict[str, dict[str, float | int | None]]:
-    """The trainer's figures over everything that it predicted, by metric and model."""
-    return {
-        metric: {model: rows["all"][metric] for model, rows in report.models.items()}
-        for metric in ("auc", "logloss", "gauc", "calibration")
-    }
-
-
-def percentiles(values: list[float], which: tuple[int, ...]) -> dict[str, float | None]:
-    """Percentiles by name (``p50``); None where there is no value.
-
-    >>> percentiles([1.0, 2.0, 3.0], (50,))
-    {'p50': 2.0}
-    """
-    return {f"p{p}": round(float(np.percentile(values, p)), 2) if values else None for p in which}

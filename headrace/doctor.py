@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from deploy.local.launcher import leftovers
-from deploy.local.parts import ports
+from deploy.local.ports import in_use, ports
 from settings.errors import HeadraceError
 from settings.settings import Settings
 from streaming.kafka.java import Bundle, jars, java
@@ -84,27 +83,11 @@ def _disk(settings: Settings) -> Finding:
     )
 
 
-def busy_ports(settings: Settings) -> dict[str, int]:
-    """Ports that the parts want and somebody else holds, by what they are for."""
-    return {what: port for what, port in ports(settings).items() if _in_use(port)}
-
-
 def _port(what: str, port: int) -> Finding:
-    busy = _in_use(port)
+    busy = in_use(port)
     return Finding(
         f"port of the {what}",
         not busy,
         f"{port} is {'in use' if busy else 'free'}",
         "stop what listens there, or choose another with --set (see `headrace settings`)",
     )
-
-
-def _in_use(port: int) -> bool:
-    with socket.socket() as probe:
-        # as servers do: a port that is only waiting out its last connections is free
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False

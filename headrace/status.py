@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from deploy.local.client import Client
+from deploy.local.http_client import Client
 from deploy.local.launcher import leftovers
 from inttower.publish.store import ModelStore
 from settings.errors import HeadraceError

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
 
 from deploy.local import parts
-from deploy.local.launcher import Launcher
+from deploy.local.start import broker_and_topics
 from settings.settings import Settings
-from streaming.kafka.client import create_topics, wait_for_broker
 
 WATCH_SECONDS = 1.0
 PARTS = ("clock", "job", "writer", "trainer", "server")
-
-
-@contextmanager
-def broker_and_topics(settings: Settings, report: Callable[[str], None]) -> Iterator[Launcher]:
-    """A launcher with the broker up, all topics there, and the settings kept for the parts."""
-    path = parts.write_settings(settings)
-    with Launcher(settings.state, report) as launcher:
-        if settings.kafka.embedded:
-            launcher.start([parts.broker(settings, path)])
-        wait_for_broker(settings)
-        create_topics(settings)
-        yield launcher
 
 
 def stay_up(settings: Settings, out: Console, *, clock: bool) -> None:

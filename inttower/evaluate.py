@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from math import isnan
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from sklearn.metrics import roc_auc_score
 
 from inttower.errors import SpecError
 
 Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The figures of one model over some rows; None where the rows do not define it.
+
+    Attributes:
+        rows: how many rows.
+        positives: how many of them were clicked.
+        auc: area under the ROC curve, over all pairs of rows.
+        logloss: mean of −log p(label), natural logarithm.
+        calibration: sum of predicted probabilities over the number of positives.
+        gauc: AUC inside each user, mean over users with both labels, weighted by their rows.
+    """
+
+    rows: int
+    positives: int
+    auc: float | None = None
+    logloss: float | None = None
+    calibration: float | None = None
+    gauc: float | None = None
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """A form that JSON can hold."""
+        return asdict(self)
 
 
 def auc(labels: Array, logits: Array) -> float:
@@ -19,9 +46,7 @@ def auc(labels: Array, logits: Array) -> float:
     0.75
     """
     _check(labels, logits)
-    if len(np.unique(labels)) < 2:
-        return float("nan")
-    return float(roc_auc_score(labels, logits))
+    return gauc(labels, logits, np.zeros(len(labels), np.int8))
 
 
 def logloss(labels: Array, logits: Array) -> float:
@@ -79,6 +104,27 @@ def gauc(labels: Array, logits: Array, groups: Array) -> float:
     # Mann–Whitney: the sum of the clicked rows' ranks, less its smallest possible value
     wins = np.bincount(g, shared * y) - clicks * (clicks + 1) / 2
     return float(np.average(wins[both] / pairs[both], weights=n[both]))
+
+
+def figures(logits: Array, labels: Array, groups: Array) -> Figures:
+    """All figures of logits [n] against labels 0/1 [n]; the groups [n] are the users.
+
+    >>> z, y = np.array([2, 1, 0, -1], np.float32), np.array([1, 0, 1, 0], np.uint8)
+    >>> f = figures(z, y, groups=np.array([1, 1, 2, 2], np.int32))
+    >>> f.auc, f.gauc, round(f.logloss, 4), round(f.calibration, 4)
+    (0.75, 1.0, 0.6116, 1.1904)
+    """
+    rows, positives = len(labels), int(labels.sum())
+    if not rows:
+        return Figures(0, 0)
+    measured = {
+        "auc": auc(labels, logits),
+        "logloss": logloss(labels, logits),
+        "gauc": gauc(labels, logits, groups),
+        "calibration": calibration(labels, logits),
+    }
+    defined = {name: value for name, value in measured.items() if not isnan(value)}
+    return Figures(rows, positives, **defined)
 
 
 def _check(labels: Array, other: Array) -> None:

@@ -17,7 +17,7 @@ from settings.settings import Settings
 from streaming.kafka.client import wait_for_broker
 from streaming.kafka.tune_gc import tune_gc
 from trainer.build_models import prepare_torch
-from trainer.service import Trainer
+from trainer.trainer_loop import Trainer
 
 log = logging.getLogger("trainer")
 

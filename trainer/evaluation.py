@@ -8,101 +8,15 @@ of fixed size, as arrays that go into the checkpoint.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
-from scipy.stats import rankdata
+
+from inttower.evaluate import Figures, figures
 
 FloatArray = NDArray[np.float32]
 State = Mapping[str, NDArray[np.generic]]
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """The figures of one model over some rows; None where the rows do not define it.
-
-    Attributes:
-        rows: how many rows.
-        positives: how many of them were clicked.
-        auc: area under the ROC curve, over all pairs of rows.
-        logloss: mean of −log p(label), natural logarithm.
-        calibration: sum of predicted probabilities over the number of positives.
-        gauc: AUC inside each user, mean over users with both labels, weighted by their rows.
-    """
-
-    rows: int
-    positives: int
-    auc: float | None
-    logloss: float | None
-    calibration: float | None
-    gauc: float | None
-
-    def to_json(self) -> dict[str, float | int | None]:
-        """A form that JSON can hold."""
-        return asdict(self)
-
-
-def figures(logits: FloatArray, labels: NDArray[np.uint8], users: NDArray[np.uint64]) -> Figures:
-    """Figures of predicted logits [n] against labels 0/1 [n], users given as codes [n].
-
-    >>> z, y = np.array([2, 1, 0, -1], np.float32), np.array([1, 0, 1, 0], np.uint8)
-    >>> f = figures(z, y, users=np.array([1, 1, 2, 2], np.uint64))
-    >>> f.auc, f.gauc, round(f.logloss, 4), round(f.calibration, 4)
-    (0.75, 1.0, 0.6116, 1.1904)
-    """
-    n = len(labels)
-    positives = int(labels.sum())
-    if n == 0:
-        return Figures(0, 0, None, None, None, None)
-    z = logits.astype(np.float64)
-    y = labels.astype(np.float64)
-    # log(1 + e^z) − y z, without overflow
-    logloss = float(np.mean(np.logaddexp(0.0, z) - y * z))
-    return Figures(
-        rows=n,
-        positives=positives,
-        auc=_auc(z, labels, positives),
-        logloss=logloss,
-        calibration=float(expit(z).sum() / positives) if positives else None,
-        gauc=_gauc(z, labels, users),
-    )
-
-
-def _auc(z: NDArray[np.float64], labels: NDArray[np.uint8], positives: int) -> float | None:
-    negatives = len(labels) - positives
-    if not positives or not negatives:
-        return None
-    ranks = rankdata(z)  # ties share their mean rank: half a point a tied pair
-    above = ranks[labels == 1].sum() - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
-
-
-def _gauc(
-    z: NDArray[np.float64], labels: NDArray[np.uint8], users: NDArray[np.uint64]
-) -> float | None:
-    order = np.lexsort((z, users))
-    z, y = z[order], labels[order].astype(np.float64)
-    new_user = np.append(True, users[order][1:] != users[order][:-1])  # [n]
-    user = np.cumsum(new_user) - 1
-    start = np.flatnonzero(new_user)  # [U]
-    size = np.diff(np.append(start, len(y)))
-    # mean rank of each run of ties inside a user
-    new_run = new_user | np.append(True, z[1:] != z[:-1])
-    run = np.cumsum(new_run) - 1
-    run_start = np.flatnonzero(new_run)
-    run_end = np.append(run_start[1:], len(y))  # exclusive
-    rank = (run_start + run_end - 1)[run] / 2 - start[user] + 1
-    positives = np.bincount(user, weights=y)
-    negatives = size - positives
-    above = np.bincount(user, weights=rank * y) - positives * (positives + 1) / 2
-    both = (positives > 0) & (negatives > 0)
-    if not both.any():
-        return None
-    auc = above[both] / (positives[both] * negatives[both])
-    return float(np.average(auc, weights=size[both]))
 
 
 def user_code(user_id: str) -> int:

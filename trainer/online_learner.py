@@ -34,7 +34,7 @@ from inttower.core.batch import Batch, FloatArray
 from inttower.core.contract import Columns, Decoupled, Model, Progress
 from inttower.state.user_state import UserState
 from settings.errors import ConfigurationError
-from settings.settings import TrainerSettings
+from settings.trainer_settings import TrainerSettings
 from trainer.arrived import Arrived
 from trainer.evaluation import Evaluation
 from trainer.latest_rows import LatestRows

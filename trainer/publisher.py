@@ -29,8 +29,9 @@ from inttower.state.user_state import UserState
 from settings.errors import BrokerError
 from settings.settings import Settings
 from streaming.events import VersionAnnounced, encode
-from streaming.kafka.client import Writer, admin, end_offsets
+from streaming.kafka.client import admin, end_offsets
 from streaming.kafka.topics import MODEL_UPDATES
+from streaming.kafka.writer import Writer
 from trainer.deltas import Collector, deltas
 from trainer.intake import Intake
 from trainer.latest_rows import LatestRows

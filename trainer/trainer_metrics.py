@@ -32,7 +32,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from trainer.evaluation import Figures
+from inttower.evaluate import Figures
 from trainer.trainer_report import TrainerReport
 
 _P = "headrace_trainer_"

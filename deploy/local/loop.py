@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from deploy.local import parts
-from deploy.local.client import Client
+from deploy.local.http_client import Client
 from deploy.local.launcher import Launcher
-from headrace.doctor import busy_ports
-from headrace.reset import reset_state
-from headrace.up import broker_and_topics
+from deploy.local.ports import busy_ports
+from deploy.local.reset_state import reset_state
+from deploy.local.start import broker_and_topics
 from settings.errors import ConfigurationError, HeadraceError
 from settings.settings import Settings
 from streaming.logs import EventLog

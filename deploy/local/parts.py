@@ -65,7 +65,7 @@ def job(settings: Settings, path: Path) -> Part:
 
 def writer(settings: Settings, path: Path) -> Part:
     """The feature store's writer."""
-    return _metrics("writer", "features.writer", path, settings.writer_metrics_port)
+    return _metrics("writer", "features.feature_writer", path, settings.writer_metrics_port)
 
 
 def trainer(settings: Settings, path: Path) -> Part:
@@ -123,20 +123,6 @@ def exec_component(settings: Settings, name: str) -> None:
 def server_url(settings: Settings) -> str:
     """Where the server of these settings answers."""
     return f"http://{settings.serving.host}:{settings.serving.port}"
-
-
-def ports(settings: Settings) -> dict[str, int]:
-    """Every port that the parts listen on, by what it is for."""
-    wanted = {
-        "server": settings.serving.port,
-        "trainer metrics": settings.trainer.metrics_port,
-        "writer metrics": settings.writer_metrics_port,
-        "job metrics": settings.job_metrics_port,
-    }
-    if settings.kafka.embedded:
-        wanted["broker"] = int(settings.kafka.bootstrap.rsplit(":", 1)[1])
-        wanted["broker controller"] = settings.kafka.controller_port
-    return wanted
 
 
 def _module(name: str, module: str, path: Path, ready: Callable[[], bool]) -> Part:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from deploy.local.client import Client
+from deploy.local.http_client import Client
 from settings.settings import Settings
 from streaming.events import Click
 

@@ -106,8 +106,6 @@ class Learner:
             sides.append(SideShape(fields.stop - fields.start, width, dense.stop - dense.start))
         return Shape(sides[0], sides[1], self.layout)
 
-    # ------------------------------------------------------------------ the contract
-
     def encode(self, columns: Columns, admit: bool) -> Batch:
         """Text to rows; see :meth:`inttower.core.contract.Model.encode`."""
         if self.table is not None:
@@ -221,8 +219,6 @@ class Learner:
                 "exp_avg_sq": arrays["dense.square"].to(self._device),
             }
         self._mean, self._scale = arrays["scaling"].numpy().copy()
-
-    # ------------------------------------------------------------------ what is published
 
     def known_ids(self, side: str) -> list[str]:
         """The ids of a side that have a row of their own, in row order."""

@@ -32,13 +32,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 import psutil
 from kafka import TopicPartition
 from prometheus_client import start_http_server
 
 from settings.errors import BrokerError, ConfigurationError, JobError
 from settings.settings import Settings
+from streaming.job.flink_checkpoints import checkpoint_url, newest_checkpoint, prune_checkpoints
 from streaming.job.job_metrics import JobMetrics
 from streaming.kafka import topics
 from streaming.kafka.client import (
@@ -66,40 +66,6 @@ _ENDED = frozenset({"FINISHED", "CANCELED", "FAILED", "SUSPENDED"})
 def default_sql(settings: Settings) -> Path:
     """Where the rendered script is looked for."""
     return settings.state / "flink" / "job.sql"
-
-
-def checkpoint_url(settings: Settings) -> str:
-    """The folder of checkpoints, as a URI that Flink and fsspec both read."""
-    given = settings.flink.checkpoint_dir
-    return given or (settings.state.absolute() / "flink" / "checkpoints").as_uri()
-
-
-def newest_checkpoint(url: str) -> str | None:
-    """The newest complete checkpoint or savepoint below a folder, over all jobs that wrote there.
-
-    One without ``_metadata`` was not finished.
-    """
-    files, root = fsspec.url_to_fs(url)
-    complete = [
-        path
-        for pattern in ("*/chk-*/_metadata", "savepoint-*/_metadata")
-        for path in files.glob(f"{root}/{pattern}")
-    ]
-    if not complete:
-        return None
-    newest = max(complete, key=lambda path: (files.modified(path), path))
-    return str(files.unstrip_protocol(newest.rsplit("/", 1)[0]))
-
-
-def prune_checkpoints(url: str, keep: str) -> None:
-    """Delete what earlier runs left, except the checkpoint that this one starts from."""
-    files, root = fsspec.url_to_fs(url)
-    if not files.exists(root):
-        return
-    _, kept = fsspec.url_to_fs(keep)
-    for folder in files.ls(root, detail=False):
-        if not kept.startswith(folder):
-            files.rm(folder, recursive=True)
 
 
 def check_start(settings: Settings, checkpoint: str | None) -> None:

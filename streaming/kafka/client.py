@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from types import TracebackType
-from typing import Any, Self
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, OffsetSpec
 from kafka.consumer.fetcher import IsolationLevel
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError
 from kafka.partitioner.default import murmur2
 
 from settings.errors import BrokerError, ConfigurationError
@@ -30,12 +26,8 @@ from streaming.kafka.topics import Topic, all_topics
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
-_PATIENCE_S = 2.0
-_CLOSE_S = 2.0
 # a broker may be away for a long time: what was handed over is retried until then
 _DELIVERY_MS = 6 * 3_600_000
-_CHUNK = 5_000
-_CHUNKS_IN_FLIGHT = 4
 
 
 def admin(settings: Settings, timeout_s: float = 10.0) -> KafkaAdminClient:
@@ -305,115 +297,3 @@ def partition_for(key: bytes, count: int) -> int:
     0
     """
     return int((murmur2(key) & 0x7FFFFFFF) % count)
-
-
-class Writer:
-    """A producer that keeps a bounded number of records under way and misses no failure.
-
-    ``KafkaProducer.flush`` says nothing about records that failed, and its buffer has no bound:
-    this keeps what ``send`` returned until it is known to be on the broker. A broker that is away
-    is waited for, until ``stopping`` is set.
-
-    Args:
-        settings: where the broker is.
-        bulk: see :func:`producer`.
-        stopping: ends the waiting for a broker that is away.
-    """
-
-    def __init__(
-        self, settings: Settings, *, bulk: bool, stopping: threading.Event | None = None
-    ) -> None:
-        self._producer = producer(settings, bulk=bulk)
-        self._stopping = stopping or threading.Event()
-        self._open: list[Any] = []
-        self._sent: deque[list[Any]] = deque()
-        self._last: dict[tuple[str, int], Any] = {}
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Flush, unless something went wrong, and end."""
-        try:
-            if kind is None:
-                self.flush()
-        finally:
-            self.close()
-
-    def send(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
-        """Hand one record over; waits while too many are under way.
-
-        Raises:
-            BrokerError: an earlier record was refused for good.
-        """
-        future = self._producer.send(topic, value, key, partition=partition)
-        self._last[topic, partition] = future
-        self._open.append(future)
-        if len(self._open) >= _CHUNK:
-            self._sent.append(self._open)
-            self._open = []
-            while len(self._sent) > _CHUNKS_IN_FLIGHT:
-                self._settle(self._sent.popleft())
-
-    def flush(self) -> None:
-        """Return once all that was sent is on the broker.
-
-        Raises:
-            BrokerError: a record was refused for good, or ``stopping`` was set while the broker
-                is away.
-        """
-        while True:
-            try:
-                self._producer.flush(timeout=_PATIENCE_S)
-            except KafkaTimeoutError:
-                self._require_patience()
-            else:
-                break
-        while self._sent:
-            self._settle(self._sent.popleft())
-        self._settle(self._open)
-        self._open = []
-
-    def ends(self) -> dict[str, dict[int, int]]:
-        """Offset behind the last record sent, by topic and partition; flushes first.
-
-        Raises:
-            BrokerError: as :meth:`flush`.
-        """
-        self.flush()
-        found: dict[str, dict[int, int]] = {}
-        for (topic, partition), future in self._last.items():
-            found.setdefault(topic, {})[partition] = future.get().offset + 1
-        return found
-
-    def close(self) -> None:
-        """Leave the broker, after a last try to hand over what was sent."""
-        try:
-            self._producer.close(timeout=_CLOSE_S)
-        except KafkaTimeoutError:
-            log.warning("the broker did not take the last records before the end")
-            # close() raises before it ends anything, and no public call drops what is unsent
-            self._producer._sender.force_close()
-            self._producer.close(timeout=_CLOSE_S)
-
-    def _settle(self, futures: list[Any]) -> None:
-        for future in futures:
-            while not future.succeeded():
-                try:
-                    future.get(_PATIENCE_S)
-                except KafkaError as error:
-                    if future.is_done:
-                        raise BrokerError(f"the broker refused a record: {error}") from error
-                    self._require_patience()
-
-    def _require_patience(self) -> None:
-        if self._stopping.is_set():
-            raise BrokerError(
-                "stopped while the broker was away: the last records may not have arrived"
-            )

@@ -20,8 +20,9 @@ from prometheus_client import Counter, Gauge, start_http_server
 
 from settings.errors import BrokerError, ConfigurationError
 from settings.settings import Settings
-from streaming.kafka.client import Writer, create_topics, wait_for_broker
+from streaming.kafka.client import create_topics, wait_for_broker
 from streaming.kafka.time_marks import Marker
+from streaming.kafka.writer import Writer
 
 log = logging.getLogger(__name__)
 

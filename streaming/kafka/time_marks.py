@@ -5,7 +5,7 @@ from __future__ import annotations
 from settings.settings import Settings
 from streaming.events import TimeMark, encode
 from streaming.kafka import topics
-from streaming.kafka.client import Writer
+from streaming.kafka.writer import Writer
 
 EVENT_TOPICS = (topics.IMPRESSIONS, topics.CLICKS)
 

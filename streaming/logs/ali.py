@@ -31,7 +31,7 @@ from streaming.events import Entity
 from streaming.logs.chunks import expect_header, matching, read_chunks, read_whole, seconds, whole
 from streaming.logs.outcomes import Coded, OutcomeLog
 from streaming.logs.prices import parse_price
-from streaming.logs.tables import Int64Array
+from streaming.logs.text_tables import Int64Array
 
 log = logging.getLogger(__name__)
 

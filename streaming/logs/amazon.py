@@ -33,7 +33,7 @@ from streaming.events import Entity
 from streaming.logs.chunks import first_cells, matching, read_whole, seconds
 from streaming.logs.outcomes import OutcomeLog
 from streaming.logs.prices import price_class
-from streaming.logs.tables import reading
+from streaming.logs.text_tables import reading
 
 log = logging.getLogger(__name__)
 

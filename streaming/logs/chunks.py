@@ -17,7 +17,7 @@ import pyarrow.csv
 
 from settings.errors import LogFileError
 from streaming.logs.outcomes import Coded, Int32Array
-from streaming.logs.tables import Int64Array, reading
+from streaming.logs.text_tables import Int64Array, reading
 
 _T = TypeVar("_T")
 

@@ -18,7 +18,7 @@ import numpy as np
 from settings.errors import LogFileError
 from streaming.events import Entity
 from streaming.logs.outcomes import Coded, OutcomeLog
-from streaming.logs.tables import Int64Array, IntegerColumn, read_integers, read_rows
+from streaming.logs.text_tables import Int64Array, IntegerColumn, read_integers, read_rows
 
 _NEUTRAL = 3
 _BIGGEST_ID = 10_000_000

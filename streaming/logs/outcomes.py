@@ -11,7 +11,7 @@ import numpy.typing as npt
 from settings.errors import LogFileError
 from streaming.events import Click, Impression
 from streaming.logs.event_log import Event
-from streaming.logs.tables import Int64Array
+from streaming.logs.text_tables import Int64Array
 
 Int32Array = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]

@@ -21,11 +21,13 @@ from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.events import Impression, encode
 from streaming.kafka import topics
-from streaming.kafka.client import Writer, create_topics, partition_for
+from streaming.kafka.client import create_topics, partition_for
 from streaming.kafka.frontier import FrontierReader
 from streaming.kafka.time_marks import Marker
+from streaming.kafka.writer import Writer
 from streaming.logs.event_log import Event, EventLog
 from streaming.replay.lead import Lead
+from streaming.replay.pace import Pace
 from streaming.replay.position import (
     Identity,
     Position,
@@ -262,7 +264,7 @@ class _Run:
         self._there = there
         self._marker = Marker(replay.settings, writer)
         start = time_of(replay.log, min(position.following, replay.end - 1))
-        self._pace = _Pace(replay.speed, start, replay.longest_wait_s)
+        self._pace = Pace(replay.speed, start, replay.longest_wait_s)
         self._partitions = replay.settings.kafka.partitions
         self._impressions_topic = replay.settings.topic(topics.IMPRESSIONS)
         self._clicks_topic = replay.settings.topic(topics.CLICKS)
@@ -383,36 +385,6 @@ class _Run:
         if replay.close:
             return closing
         return min(closing, time_of(replay.log, replay.end) - 1)
-
-
-class _Pace:
-    """When an event is due, and what time it is in the log."""
-
-    def __init__(
-        self, speed: float | None, start_ts: int, longest_wait_s: float | None = None
-    ) -> None:
-        self._speed = speed
-        self._start_ts = start_ts
-        self._longest_wait_s = longest_wait_s
-        self._began = time.monotonic()
-
-    def due(self, ts: int) -> float:
-        """The monotonic time at which an event is to be sent; a long gap is skipped here."""
-        if self._speed is None:
-            return 0.0
-        due = self._began + (ts - self._start_ts) / 1000 / self._speed
-        if self._longest_wait_s is not None:
-            skipped = due - time.monotonic() - self._longest_wait_s
-            if skipped > 0:
-                self._began -= skipped
-                due -= skipped
-        return due
-
-    def event_time(self, now: float) -> int:
-        """The log's time (ms) at a monotonic time; without a speed it is always late enough."""
-        if self._speed is None:
-            return 1 << 62
-        return self._start_ts + int((now - self._began) * 1000 * self._speed)
 
 
 def _text(ms: int) -> str:

@@ -12,7 +12,8 @@ from features.logs.movielens_features import MOVIELENS
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Entity
-from streaming.kafka.client import Writer, create_topics
+from streaming.kafka.client import create_topics
+from streaming.kafka.writer import Writer
 
 _ATTRIBUTES = st.dictionaries(
     st.sampled_from(["gender", "age", "genres", "decade", "other"]), st.text(max_size=5)

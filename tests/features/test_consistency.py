@@ -11,7 +11,8 @@ from features.consistency import Consistency, measure
 from features.logs.movielens_features import MOVIELENS
 from features.samples import features_type
 from settings.settings import Settings
-from streaming.kafka.client import Writer, create_topics
+from streaming.kafka.client import create_topics
+from streaming.kafka.writer import Writer
 
 T = 978_300_760_123
 

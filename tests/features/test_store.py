@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from features.feast_repo import Repository, folder
+from features.feature_writer import View
 from features.logs.movielens_features import MOVIELENS
 from features.user_lookup import OnlineStore
-from features.writer import View
 from settings.errors import StorageError
 from settings.settings import Settings
 

@@ -17,14 +17,15 @@ from pathlib import Path
 import pytest
 
 from features.catalogue import Catalogue, CatalogueReader
+from features.feature_writer import FeatureWriter
 from features.logs.movielens_features import MOVIELENS
 from features.samples import FeatureRow
 from features.user_lookup import OnlineStore
-from features.writer import FeatureWriter
 from settings.errors import BrokerError
 from settings.settings import Settings
 from streaming.kafka.broker import Broker
-from streaming.kafka.client import Writer, create_topics
+from streaming.kafka.client import create_topics
+from streaming.kafka.writer import Writer
 
 T = 978_300_760_123
 Row = Callable[..., bytes]
@@ -115,7 +116,9 @@ def test_the_process_serves_metrics_and_ends_on_sigterm(cluster: Settings, row: 
     path = cluster.state / "settings.json"
     cluster.write(path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "features.writer", str(path)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "features.feature_writer", str(path)],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         # what is set last, behind the counts and the rows
@@ -127,7 +130,7 @@ def test_the_process_serves_metrics_and_ends_on_sigterm(cluster: Settings, row: 
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
     # kafka-python may log that a socket was closed under its own waiting: no code of ours in that
-    assert "features/writer.py" not in errors, errors
+    assert "features/feature_writer.py" not in errors, errors
     assert errors.rstrip().endswith("stopped")
     assert 'headrace_writer_records_total{entity="user"} 3.0' in metrics
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from inttower.errors import SpecError
-from inttower.publish import tensor_scorer
+from inttower.publish import scorer
 from inttower.publish.scorer import fe_scores, top_k
 
 Floats = npt.NDArray[np.float32]
@@ -105,7 +105,7 @@ def test_half_precision_items_lose_only_their_own_rounding(
 def test_the_path_for_accelerators_agrees(shape: tuple[int, int, int, int, int]) -> None:
     user, items, weights = draw(*shape)
     _, layers, heads, size, _ = shape
-    got = tensor_scorer.scores_device(
+    got = scorer.scores_device(
         torch.from_numpy(user).reshape(layers * heads, size),
         torch.from_numpy(items),
         torch.from_numpy(weights).repeat_interleave(heads),

@@ -16,7 +16,8 @@ from settings.errors import BrokerError, ConfigurationError
 from settings.settings import Settings
 from streaming.kafka import topics
 from streaming.kafka.broker import Broker, address, require_free_port
-from streaming.kafka.client import Writer, admin, create_topics, end_offsets
+from streaming.kafka.client import admin, create_topics, end_offsets
+from streaming.kafka.writer import Writer
 from tests.conftest import free_settings
 
 

@@ -16,9 +16,11 @@ from features.offline import OfflineFeatures
 from features.samples import Sample
 from settings.errors import JobError
 from settings.settings import Settings
-from streaming.job.flink_job import check_start, newest_checkpoint, prune_checkpoints, statements
-from streaming.kafka.client import Writer, create_topics
+from streaming.job.flink_checkpoints import newest_checkpoint, prune_checkpoints
+from streaming.job.flink_job import check_start, statements
+from streaming.kafka.client import create_topics
 from streaming.kafka.topics import SAMPLES
+from streaming.kafka.writer import Writer
 from streaming.logs import MovieLens
 from streaming.replay.replayer import Replayer
 from tests.streaming.job_process import JobProcess, samples, until

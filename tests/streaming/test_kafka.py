@@ -16,7 +16,6 @@ from settings.settings import Settings
 from streaming.kafka import topics
 from streaming.kafka.broker import Broker
 from streaming.kafka.client import (
-    Writer,
     _probe,
     admin,
     consumer,
@@ -28,6 +27,7 @@ from streaming.kafka.client import (
     wait_for_broker,
 )
 from streaming.kafka.topics import Topic
+from streaming.kafka.writer import Writer
 from tests.conftest import free_settings
 
 

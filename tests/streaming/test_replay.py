@@ -13,8 +13,9 @@ from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.events import Impression, TimeMark
 from streaming.kafka import topics
-from streaming.kafka.client import Writer, admin, create_topics, end_offsets
+from streaming.kafka.client import admin, create_topics, end_offsets
 from streaming.kafka.time_marks import Marker
+from streaming.kafka.writer import Writer
 from streaming.logs import Event
 from streaming.replay.replayer import Replayer, number_at, time_of
 from tests.streaming.job_process import until

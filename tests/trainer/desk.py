@@ -16,7 +16,8 @@ from inttower.publish.store import ModelStore
 from settings.settings import Settings
 from streaming.events import Delta, Update
 from streaming.kafka import topics
-from streaming.kafka.client import Writer, admin, consumer, end_offsets
+from streaming.kafka.client import admin, consumer, end_offsets
+from streaming.kafka.writer import Writer
 from tests.trainer import synthetic
 from tests.trainer.build import SMALL, inputs, learner
 from tests.trainer.processes import feed, make_topics

@@ -17,11 +17,12 @@ from types import TracebackType
 
 from settings.settings import Settings
 from streaming.kafka import topics
-from streaming.kafka.client import Writer, create_topics
+from streaming.kafka.client import create_topics
+from streaming.kafka.writer import Writer
 from tests.trainer import synthetic
 from tests.trainer.build import digest
 from trainer import __main__ as program
-from trainer import checkpoint, service
+from trainer import checkpoint, trainer_loop
 from trainer.checkpoint import Checkpoint
 from trainer.trainer_report import TrainerReport, read_report, report_path
 
@@ -60,7 +61,7 @@ def _run(path: str, log: str) -> None:
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    service._REPORT_S = 0.05  # tests wait for what it tells
+    trainer_loop._REPORT_S = 0.05  # tests wait for what it tells
     sys.exit(program.main([path]))
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from trainer.evaluation import Evaluation, figures, user_code
+from inttower.evaluate import figures
+from trainer.evaluation import Evaluation, user_code
 
 # few distinct logits, so that ties are common
 cases = st.lists(

@@ -20,7 +20,7 @@ from features.model_inputs import model_spec
 from features.samples import Sample, sample_decoder
 from settings.errors import CheckpointError
 from settings.settings import Settings
-from streaming.kafka.client import Writer
+from streaming.kafka.writer import Writer
 from trainer.build_models import build_models, fingerprint
 from trainer.checkpoint import CheckpointFolder
 from trainer.intake import Intake, IntakeFacts

@@ -9,6 +9,7 @@ from deploy.local.launcher import end_leftovers
 from deploy.local.parts import SETTINGS_FILE
 from settings.errors import ConfigurationError
 from settings.settings import Settings
+from streaming.kafka.client import delete_topics
 
 # what a state folder holds; anything else in it is not ours to delete
 OWN = (
@@ -36,8 +37,6 @@ def reset_state(settings: Settings) -> Iterator[str]:
         for name in end_leftovers(folder / "run"):
             yield f"ended a left-over {name}"
     if not settings.kafka.embedded:
-        from streaming.kafka.client import delete_topics
-
         delete_topics(settings)
         yield f"deleted the topics on {settings.kafka.bootstrap}"
     if not settings.state.exists():

@@ -1,4 +1,4 @@
-"""``python -m features.writer SETTINGS``: from the feature topics into the online store.
+"""``python -m features.feature_writer SETTINGS``: from the feature topics into the online store.
 
 Of the records that one round brings, the newest of each key is written, in one transaction with the
 position behind them. So each row is written at least once, whatever is killed. An older row never
@@ -280,4 +280,4 @@ if __name__ == "__main__":
     try:
         main(Settings.read(Path(sys.argv[1])))
     except HeadraceError as error:
-        sys.exit(f"features.writer: {error}")
+        sys.exit(f"features.feature_writer: {error}")

@@ -1,0 +1,23 @@
+"""Starts the broker and creates the topics: what every other part needs first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from deploy.local import parts
+from deploy.local.launcher import Launcher
+from settings.settings import Settings
+from streaming.kafka.client import create_topics, wait_for_broker
+
+
+@contextmanager
+def broker_and_topics(settings: Settings, report: Callable[[str], None]) -> Iterator[Launcher]:
+    """A launcher with the broker up, all topics there, and the settings kept for the parts."""
+    path = parts.write_settings(settings)
+    with Launcher(settings.state, report) as launcher:
+        if settings.kafka.embedded:
+            launcher.start([parts.broker(settings, path)])
+        wait_for_broker(settings)
+        create_topics(settings)
+        yield launcher

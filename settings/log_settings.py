@@ -1,0 +1,31 @@
+"""Settings section ``log``: which declaration of columns and features is in force."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from settings.section import Section
+
+
+class LogSettings(Section):
+    """Which declaration of columns and features is in force."""
+
+    name: str = Field("movielens", description="a declaration in features/ (the log's schema)")
+    attribution_ms: int = Field(
+        500,
+        ge=1,
+        description="a click this long after its impression still counts; MovieLens: the rating is"
+        " its own feedback and times are whole seconds, so half a second keeps seconds apart",
+    )
+
+    @property
+    def closing_delay_ms(self) -> int:
+        """How long after its impression an unclicked sample is known to be one, in event time.
+
+        Flink's interval join gives up on a match up to half a window late, so that is what the
+        closing time of a negative says; a positive closes with its click.
+
+        >>> LogSettings(attribution_ms=500).closing_delay_ms
+        752
+        """
+        return self.attribution_ms + self.attribution_ms // 2 + 2

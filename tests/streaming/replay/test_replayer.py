@@ -126,7 +126,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(cluster: Settings, tmp_
         process = subprocess.Popen(
             [sys.executable, "-c", RUNNER, str(file)],
             stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
         assert process.stdout
         process.stdout.readline()

@@ -184,7 +184,7 @@ def test_behaviours_come_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_real_behaviours_can_be_read() -> None:
-    path = Path(__file__).parents[2] / ".." / "shared" / "data" / "ali-display-ads"
+    path = Path(__file__).parents[3] / ".." / "shared" / "data" / "ali-display-ads"
     if not path.is_dir():
         pytest.skip("the real log is not on this machine")
     (rows,) = behaviours(path / "behavior_log.csv")

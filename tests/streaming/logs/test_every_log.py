@@ -23,11 +23,11 @@ from settings.settings import Settings
 from streaming.events import Click, Impression, check_event
 from streaming.logs import READERS, EventLog, open_log
 from streaming.logs.outcomes import Coded, OutcomeLog
+from tests.streaming.logs.test_ali import write_ali
+from tests.streaming.logs.test_amazon import write_amazon
 from tests.streaming.made_up import made_up_log
-from tests.streaming.test_logs_ali import write_ali
-from tests.streaming.test_logs_amazon import write_amazon
 
-REAL = Path(__file__).parents[2] / ".." / "shared" / "data"
+REAL = Path(__file__).parents[3] / ".." / "shared" / "data"
 
 
 def _real(name: str) -> EventLog:

@@ -49,8 +49,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     features: Any
     impression_at: tuple[int, int]
     click_at: tuple[int, int] | None = None
+    experiment: str | None = None
     variant: str | None = None
-    model_version: str | None = None
+    model: str | None = None
+    version: str | None = None
     score: float | None = None
     propensity: float | None = None
     position: int | None = None

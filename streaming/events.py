@@ -26,8 +26,10 @@ class Impression(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ts: int
     position: int | None = None
     score: float | None = None
+    experiment: str | None = None
     variant: str | None = None
-    model_version: str | None = None
+    model: str | None = None
+    version: str | None = None
     propensity: float | None = None
     context: dict[str, Any] | None = None
 
@@ -42,6 +44,36 @@ class Click(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     request_id: str | None = None
     action: str | None = None
     value: float | None = None
+
+
+class RankedItem(msgspec.Struct, frozen=True):
+    """One item of a ranking, with its predicted click probability."""
+
+    item_id: str
+    score: float
+
+
+class Ranking(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the server answered to one request, the best item first. Ranked is not shown.
+
+    ``delta`` is the number of the last delta in the version (-1: none). ``experiment``,
+    ``variant`` and ``propensity`` are missing outside of an experiment, ``version`` when no
+    version served yet. ``features`` are those of the user as they were read, of a share of the
+    requests (``serving.features_logged_share``).
+    """
+
+    request_id: str
+    user_id: str
+    ts: int
+    model: str
+    items: list[RankedItem]
+    version: str | None = None
+    delta: int = -1
+    experiment: str | None = None
+    variant: str | None = None
+    propensity: float | None = None
+    context: dict[str, Any] | None = None
+    features: dict[str, Any] | None = None
 
 
 class TimeMark(msgspec.Struct, frozen=True, kw_only=True):

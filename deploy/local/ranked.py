@@ -79,7 +79,8 @@ class RankedStretch:
         return msgspec.structs.replace(
             shown,
             variant=answer["variant"],
-            model_version=f"{answer['version']}+{answer['delta']}",
+            model=answer["channel"],
+            version=answer["version"],
             score=score,
             position=position,
         )

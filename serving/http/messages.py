@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from streaming.events import MAX_ID_BYTES, SECONDS_LIMIT, Click, Impression
+from streaming.events import MAX_ID_BYTES, SECONDS_LIMIT, Click, Impression, RankedItem
 
 Id = Annotated[
     str,
@@ -68,13 +68,6 @@ class RankRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     log: Annotated[
         bool, msgspec.Meta(description="whether the returned items are logged as impressions")
     ] = True
-
-
-class RankedItem(msgspec.Struct, frozen=True):
-    """An item with its predicted click probability."""
-
-    item_id: str
-    score: float
 
 
 class RankAnswer(msgspec.Struct, frozen=True, kw_only=True):

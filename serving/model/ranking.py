@@ -18,14 +18,14 @@ from features.model_inputs import RawRows, getter, never_seen, user_columns
 from features.user_lookup import OnlineStore
 from inttower.publish.scorer import top_k
 from serving.experiments.assignment import Assignment, Experiment
-from serving.http.messages import RankAnswer, RankedItem, RankRequest
+from serving.http.messages import RankAnswer, RankRequest
 from serving.http.outbox import Outbox, OutboxRecord
 from serving.http.problems import RequestError, cure_for
 from serving.model.channels import Channel, now_ms
 from serving.server_metrics import CANDIDATES, EXPOSURES, RANK_SECONDS, UNKNOWN_ITEMS
 from settings.errors import EventError, StorageError
 from settings.settings import Settings
-from streaming.events import MAX_ID_BYTES, Impression, check_time, encode
+from streaming.events import MAX_ID_BYTES, Impression, RankedItem, check_time, encode
 from streaming.kafka.topics import IMPRESSIONS
 
 MAX_CONTEXT_BYTES = 4096
@@ -195,7 +195,6 @@ class Ranker:
             features = dict(zip(self._names, values, strict=True))
             context = {**(context or {}), "features": features}
         key = request.user_id.encode()
-        version = f"{answer.version}+{answer.delta}"
         impressions = (
             Impression(
                 request_id=answer.request_id,
@@ -204,8 +203,10 @@ class Ranker:
                 ts=answer.ts,
                 position=position,
                 score=item.score,
+                experiment=self._experiment.name if assigned.variant else None,
                 variant=assigned.variant,
-                model_version=version,
+                model=assigned.channel,
+                version=answer.version,
                 propensity=assigned.propensity,
                 context=context,
             )

@@ -8,6 +8,7 @@ from settings.settings import Settings
 
 IMPRESSIONS = "impressions"
 CLICKS = "clicks"
+RANKINGS = "rankings"
 ITEMS = "items"
 USERS = "users"
 SAMPLES = "training.samples"
@@ -36,6 +37,7 @@ def all_topics(settings: Settings) -> tuple[Topic, ...]:
     layout = (
         Topic(IMPRESSIONS, events, _FOREVER),
         Topic(CLICKS, events, _FOREVER),
+        Topic(RANKINGS, events, _FOREVER),
         Topic(ITEMS, 1, _COMPACTED),
         Topic(USERS, 1, _COMPACTED),
         Topic(SAMPLES, settings.flink.parallelism, _FOREVER),

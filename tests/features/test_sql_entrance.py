@@ -49,7 +49,7 @@ number = st.none() | st.floats(-1e9, 1e9).filter(lambda x: x == 0 or abs(x) > 1e
         position=st.none() | st.integers(0, 10**6),
         score=number,
         variant=st.none() | short,
-        model_version=st.none() | short,
+        version=st.none() | short,
         propensity=number,
         context=st.none(),
     )

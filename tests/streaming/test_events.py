@@ -121,7 +121,7 @@ def test_time_marks(kind: type[Any]) -> None:
         position=st.none() | st.integers(0, 1000),
         score=st.none() | st.floats(allow_nan=False, allow_infinity=False),
         variant=st.none() | st.text(),
-        model_version=st.none(),
+        version=st.none(),
         propensity=st.none(),
         context=st.none() | st.dictionaries(st.text(), st.integers(0, 9)),
     )

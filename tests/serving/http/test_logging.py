@@ -81,8 +81,10 @@ def test_every_exposure_is_logged_with_what_made_it(experiment: World) -> None:
                 "ts": NOW,
                 "position": position,
                 "score": item["score"],
+                "experiment": "moving-against-frozen",
                 "variant": answer["variant"],
-                "model_version": f"{answer['version']}+{answer['delta']}",
+                "model": answer["channel"],
+                "version": answer["version"],
                 "propensity": share,
             }
             for position, item in enumerate(answer["items"])
@@ -102,7 +104,7 @@ def test_asking_for_a_channel_is_no_part_of_the_experiment(experiment: World) ->
         assert answer["version"] == version
     found = logged(experiment, 2)
     assert all("variant" not in i and "propensity" not in i for i in found)
-    assert {i["model_version"].partition("+")[0] for i in found} == {"000005", "000001"}
+    assert {i["version"] for i in found} == {"000005", "000001"}
 
 
 def test_before_the_start_everyone_gets_the_control(

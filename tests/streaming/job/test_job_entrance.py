@@ -31,7 +31,7 @@ FULL: Fields = {
     "position": 3,
     "score": -1.25e-7,
     "variant": "champion",
-    "model_version": "000001",
+    "version": "000001",
     "propensity": 0.5,
 }
 # what an application may change in the fields
@@ -40,7 +40,7 @@ CHANGES: list[Fields] = [
     FULL,
     {**FULL, "context": {"ts": 1, "page": "a"}},
     {"score": 7, "variant": ""},
-    {"position": -2, "score": 1e16, "model_version": "score"},
+    {"position": -2, "score": 1e16, "version": "score"},
     {"position": None, "variant": None},
     {"user_id": 'quo"ts":111111111111,"ted', "variant": "back\\slash"},
     {"item_id": "{", "user_id": "}"},

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
 import msgspec
-from kafka import TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from prometheus_client import Counter
 
@@ -27,6 +27,7 @@ from settings.errors import BrokerError, EventError
 from settings.settings import Settings
 from streaming.events import Entity
 from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.span import read_until
 from streaming.kafka.topics import ITEMS, USERS
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 Statics = tuple[str | tuple[str, ...], ...]
 
 _TOPICS: dict[EntityName, str] = {"user": USERS, "item": ITEMS}
-_POLL_MS = 100
 # forgetting costs a question to the broker, never a result
 _ASKED_LIMIT = 1_000_000
 
@@ -177,17 +177,17 @@ class CatalogueReader:
 
     def poll(self, timeout_ms: int = 0) -> int:
         """Take in what has come; returns the number of records."""
-        count = 0
-        for at, records in self._consumer.poll(timeout_ms=timeout_ms).items():
-            entity = self._entities[at.topic]
-            for record in records:
-                try:
-                    self.catalogue.apply(entity, record.key or b"", record.value)
-                except EventError as error:
-                    _REFUSED.labels(entity).inc()
-                    log.warning("%s, offset %d passed over: %s", at.topic, record.offset, error)
-            count += len(records)
-        return count
+        polled = self._consumer.poll(timeout_ms=timeout_ms)
+        return sum(self._take(record) for records in polled.values() for record in records)
+
+    def _take(self, record: ConsumerRecord) -> int:
+        entity = self._entities[record.topic]
+        try:
+            self.catalogue.apply(entity, record.key or b"", record.value)
+        except EventError as error:
+            _REFUSED.labels(entity).inc()
+            log.warning("%s, offset %d passed over: %s", record.topic, record.offset, error)
+        return 1
 
     def read_to_end(self) -> int:
         """Take in everything that is on the topics now; returns the number of records.
@@ -197,23 +197,21 @@ class CatalogueReader:
         """
         try:
             ends = {
-                TopicPartition(topic, partition): end
+                (topic, partition): end
                 for topic in self._entities
                 for partition, end in end_offsets(self._admin, topic, committed=True).items()
             }
         except KafkaError as error:
             raise BrokerError(f"cannot read the catalogue's end: {error}") from error
-        return self._read_until(ends)
+        return self.read_to(ends)
 
     def read_to(self, offsets: Mapping[tuple[str, int], int]) -> int:
-        """Take in the records before these offsets (a checkpoint's :attr:`offsets`)."""
-        return self._read_until({TopicPartition(*at): end for at, end in offsets.items()})
+        """Take in the records before these offsets (a checkpoint's :attr:`offsets`).
 
-    def _read_until(self, ends: Mapping[TopicPartition, int]) -> int:
-        count = 0
-        while any(self._consumer.position(at) < end for at, end in ends.items()):
-            count += self.poll(_POLL_MS)
-        return count
+        Raises:
+            BrokerError: the broker does not give them.
+        """
+        return sum(map(self._take, read_until(self._consumer, offsets)))
 
     def ensure(self, entity: EntityName, ids: Sequence[str]) -> None:
         """Read to the end if an id is met for the first time and is not in the catalogue."""

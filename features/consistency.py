@@ -26,11 +26,10 @@ from features.logs.registry import declaration
 from features.samples import Mark, sample_decoder
 from settings.errors import HeadraceError
 from settings.settings import Settings
-from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.span import read_span, span
 from streaming.kafka.topics import IMPRESSIONS, SAMPLES
 
 NEWEST_RECORDS = 200_000
-_WAIT_MS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +151,8 @@ class _Logged(msgspec.Struct, frozen=True):
 
 
 def _newest(settings: Settings, name: str, count: int) -> Iterator[bytes]:
-    topic = settings.topic(name)
-    with admin(settings) as client:
-        begin = begin_offsets(client, topic)
-        end = end_offsets(client, topic, committed=True)
-    start = {(topic, p): max(begin[p], end[p] - count) for p in begin}
-    client = consumer(settings, start)
-    try:
-        while any(client.position(at) < end[at.partition] for at in client.assignment()):
-            for records in client.poll(timeout_ms=_WAIT_MS).values():
-                yield from (record.value for record in records if record.value is not None)
-    finally:
-        client.close()
+    records = read_span(settings, *span(settings, [name], newest=count))
+    return (record.value for record in records if record.value is not None)
 
 
 def main(settings: Settings) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -27,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from inttower.core.durable_files import rename_synced, write_synced
 from settings.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -155,10 +155,8 @@ class CheckpointFolder:
                 meta=msgspec.Raw(meta),
                 parts=files,
             )
-            _write(temporary / _MANIFEST, _seal(manifest))
-            _sync_folder(temporary)
-            temporary.rename(final)
-            _sync_folder(self._path)
+            write_synced(temporary / _MANIFEST, _seal(manifest))
+            rename_synced(temporary, final)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(
@@ -242,7 +240,7 @@ def _pack(part: Part) -> tuple[bytes, list[str]]:
 
 def _put(path: Path, part: Part) -> _File:
     data, entries = _pack(part)
-    _write(path, data)
+    write_synced(path, data)
     return _File(sha256=_sha256(data), bytes_entries=entries)
 
 
@@ -252,21 +250,6 @@ def _unpack(data: bytes, entries: Iterable[str]) -> dict[str, NDArray[Any] | byt
         array = values[name]
         values[name] = array if isinstance(array, bytes) else array.tobytes()
     return values
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _decode(data: bytes, type_: type[M], what: str) -> M:

@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from inttower.core.durable_files import write_atomic
+
 Phase = Literal["starting", "warmup", "stream", "stopped"]
 FigureRow = dict[str, float | int | None]
 
@@ -85,9 +87,8 @@ def report_path(state: Path) -> Path:
 
 def write_report(path: Path, report: TrainerReport) -> None:
     """Replace the report as a whole."""
-    aside = path.with_suffix(".tmp")
-    aside.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
-    aside.replace(path)
+    data = msgspec.json.format(msgspec.json.encode(report), indent=1)
+    write_atomic(path, data, durable=False)
 
 
 def read_report(path: Path) -> TrainerReport | None:

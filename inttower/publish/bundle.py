@@ -14,7 +14,6 @@ is current, is :mod:`inttower.publish.store`'s business.)
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from safetensors.numpy import save as save_arrays
 
 from inttower.core.batch import FloatArray
 from inttower.core.contract import Columns, Decoupled
+from inttower.core.durable_files import rename_synced, sync, write_synced
 from inttower.core.spec import FeatureSpec, Field
 from inttower.errors import BundleError, SpecError
 from inttower.publish.encoders import ENCODERS
@@ -154,13 +154,13 @@ def write_bundle(
                 f"{folder} is not empty: a version is written once, into a new folder"
             )
         _write(folder, data)
+        sync(folder)
         return manifest
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
     try:
         _write(draft, data)
-        draft.rename(folder)
-        _sync(folder.parent)
+        rename_synced(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return manifest
@@ -201,19 +201,7 @@ def _pack(arrays: Mapping[str, FloatArray]) -> bytes:
 
 def _write(folder: Path, data: Mapping[str, bytes]) -> None:
     for name, content in data.items():
-        with (folder / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_synced(folder / name, content)
 
 
 # ---------------------------------------------------------------------- reading

@@ -19,7 +19,6 @@ removed by :meth:`ModelStore.prune`. A channel has one writer at a time; any num
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -33,6 +32,7 @@ from typing import Any, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from inttower.core.durable_files import rename_synced, sync, write_atomic
 from inttower.errors import StoreError
 
 MANIFEST = "manifest.json"
@@ -297,13 +297,11 @@ class ModelStore:
                 self._move_in(channel, draft, target)
             return
         for path in sorted(folder.rglob("*"), reverse=True):
-            _sync(path)
-        _sync(folder)
+            sync(path)
         if target.exists():  # without a manifest, so no version: a remnant of an upload by hand
             shutil.rmtree(target)
         folder.chmod(0o755)  # a draft is private to its writer, a version is for every reader
-        folder.rename(target)
-        _sync(target.parent)
+        rename_synced(folder, target)
 
     def _upload(self, folder: Path, target: str) -> None:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -321,15 +319,7 @@ class ModelStore:
         if not self._local:
             self._fs.pipe_file(path, data)
             return
-        handle, name = tempfile.mkstemp(prefix=".pointer-", dir=self._channel(channel))
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside = Path(name)
-        aside.chmod(0o644)
-        aside.replace(path)
-        _sync(Path(self._channel(channel)))
+        write_atomic(Path(path), data)
 
     def _remove_version(self, channel: str, version: str) -> None:
         """Take away the manifest first, in one step: from then on it is no version."""
@@ -347,12 +337,3 @@ def _checked(what: str, name: str) -> str:
             f" a letter or digit first, and not {POINTER}"
         )
     return name
-
-
-def _sync(path: Path) -> None:
-    """Force a file's or folder's content to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

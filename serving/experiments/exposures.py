@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
-from kafka import TopicPartition
-from kafka.errors import KafkaError
 
 from serving.experiments.analysis import ExperimentReport, Exposure, report
 from serving.experiments.assignment import Experiment
-from settings.errors import BrokerError, EventError
+from settings.errors import EventError
 from settings.settings import Settings
-from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.span import read_span, span
 from streaming.kafka.topics import SAMPLES
-
-_POLL_MS = 500
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -41,37 +37,20 @@ def collect(settings: Settings, start_ms: int | None = None) -> Iterator[Exposur
         EventError: a record is no sample.
     """
     topic = settings.topic(SAMPLES)
-    with admin(settings) as client:
-        begin = begin_offsets(client, topic)
-        ends = end_offsets(client, topic, committed=True)
-    left = {TopicPartition(topic, p): end for p, end in ends.items() if end > begin[p]}
-    if not left:
-        return
     decode = msgspec.json.Decoder(_Row).decode
-    reader = consumer(settings, {(topic, tp.partition): begin[tp.partition] for tp in left})
-    try:
-        while left:
-            for records in reader.poll(timeout_ms=_POLL_MS).values():
-                for record in records:
-                    try:
-                        row = decode(record.value)
-                    except msgspec.MsgspecError as error:
-                        raise EventError(
-                            f"{topic}, partition {record.partition}, offset {record.offset} is no"
-                            f" sample: {error}; was it written by another job?",
-                            reason="schema",
-                        ) from error
-                    if row.user_id is None or row.variant is None:
-                        continue
-                    if start_ms is None or row.ts >= start_ms:
-                        yield Exposure(
-                            row.user_id, row.variant, row.score, row.label, row.propensity
-                        )
-            left = {tp: end for tp, end in left.items() if reader.position(tp) < end}
-    except KafkaError as error:
-        raise BrokerError(f"reading {topic} failed: {error}; run the report again") from error
-    finally:
-        reader.close()
+    for record in read_span(settings, *span(settings, [SAMPLES])):
+        try:
+            row = decode(record.value)
+        except msgspec.MsgspecError as error:
+            raise EventError(
+                f"{topic}, partition {record.partition}, offset {record.offset} is no sample:"
+                f" {error}; was it written by another job?",
+                reason="schema",
+            ) from error
+        if row.user_id is None or row.variant is None:
+            continue
+        if start_ms is None or row.ts >= start_ms:
+            yield Exposure(row.user_id, row.variant, row.score, row.label, row.propensity)
 
 
 def experiment_report(settings: Settings, experiment: Experiment) -> ExperimentReport:

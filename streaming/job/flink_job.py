@@ -33,7 +33,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from kafka import TopicPartition
 from prometheus_client import start_http_server
 
 from settings.errors import BrokerError, ConfigurationError, JobError
@@ -42,14 +41,11 @@ from streaming.job.flink_checkpoints import checkpoint_url, newest_checkpoint, p
 from streaming.job.job_metrics import JobMetrics
 from streaming.kafka import topics
 from streaming.kafka.client import (
-    admin,
-    begin_offsets,
-    consumer,
     create_topics,
-    end_offsets,
 )
 from streaming.kafka.client import wait_for_broker as wait_for_kafka
 from streaming.kafka.java import jars, java_home
+from streaming.kafka.span import read_span, span
 
 if TYPE_CHECKING:
     from pyflink.table import TableEnvironment
@@ -84,22 +80,8 @@ def check_start(settings: Settings, checkpoint: str | None) -> None:
 
 def has_records(settings: Settings, topic: str) -> bool:
     """Whether a reader of committed records finds any in the topic (one of the design's names)."""
-    name = settings.topic(topic)
-    with admin(settings) as client:
-        begin = begin_offsets(client, name)
-        end = end_offsets(client, name, committed=True)
-    behind = {(name, p): begin[p] for p in begin if end[p] > begin[p]}
-    if not behind:
-        return False
     # offsets also count the marks of transactions, so only reading tells
-    client = consumer(settings, behind)
-    try:
-        while any(client.position(TopicPartition(*key)) < end[key[1]] for key in behind):
-            if client.poll(timeout_ms=500):
-                return True
-    finally:
-        client.close()
-    return False
+    return any(True for _ in read_span(settings, *span(settings, [topic])))
 
 
 def state_mark(settings: Settings) -> str:

@@ -10,11 +10,11 @@ from kafka import TopicPartition
 
 from settings.settings import Settings
 from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.span import read_until
 from streaming.kafka.topics import SAMPLES
 
 # marks are up to a thousand events apart, of which more than half are impressions
 _TAIL_RECORDS = 600
-_WAIT_MS = 200
 
 
 class _Mark(msgspec.Struct):
@@ -58,18 +58,15 @@ class FrontierReader:
             BrokerError: no broker.
         """
         ends = end_offsets(self._admin, self._topic, committed=True)
-        behind = []
+        behind = {}
         for partition, end in ends.items():
             place = TopicPartition(self._topic, partition)
             start = max(self._begin[partition], end - _TAIL_RECORDS, self._consumer.position(place))
             if start < end:
                 self._consumer.seek(place, start)
-                behind.append(place)
-        while any(self._consumer.position(place) < ends[place.partition] for place in behind):
-            for place, records in self._consumer.poll(timeout_ms=_WAIT_MS).items():
-                for record in records:
-                    frontier = self._decode(record.value).frontier
-                    if frontier is not None:
-                        partition = place.partition
-                        self._found[partition] = max(self._found[partition], frontier)
+                behind[self._topic, partition] = end
+        for record in read_until(self._consumer, behind):
+            frontier = self._decode(record.value).frontier
+            if frontier is not None:
+                self._found[record.partition] = max(self._found[record.partition], frontier)
         return min(self._found.values(), default=-1)

@@ -12,7 +12,7 @@ The count is kept (``STATE/ledger.json``), and the next one reads only what has 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,17 +21,16 @@ import msgspec
 import numpy as np
 from kafka import KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
-from settings.errors import BrokerError, EventError
+from inttower.core.durable_files import write_atomic
+from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Impression, TimeMark, decode_event
 from streaming.kafka import topics
-from streaming.kafka.client import admin, consumer, end_offsets, partitions
+from streaming.kafka.client import admin, end_offsets, partitions
+from streaming.kafka.span import read_span
 
-_WAIT_MS = 500
-_PATIENCE = 120
 _MARK_KEY = b'"time_mark"'
 _NO_TIME = -1
 _EVENTS = (topics.IMPRESSIONS, topics.CLICKS)
@@ -131,9 +130,7 @@ def count_events(settings: Settings) -> Sums:
     ledger.read_events(events)
     ledger.read_outcomes(outcomes)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    scratch.write_bytes(msgspec.json.encode(ledger.to_save()))
-    scratch.replace(path)
+    write_atomic(path, msgspec.json.encode(ledger.to_save()), durable=False)
     return ledger.sums()
 
 
@@ -311,13 +308,12 @@ class _Ledger:
     ) -> None:
         names = {self._settings.topic(name): name for name in ends}
         kept = self._saved.offsets
-        start = {
-            (self._settings.topic(name), p): kept.get(name, {}).get(p, 0)
-            for name, by_partition in ends.items()
-            for p, end in by_partition.items()
-            if end > kept.get(name, {}).get(p, 0)
-        }
-        for record in _records(self._settings, start, ends, names, committed=committed):
+        start, end = {}, {}
+        for name, by_partition in ends.items():
+            for partition, offset in by_partition.items():
+                at = self._settings.topic(name), partition
+                start[at], end[at] = kept.get(name, {}).get(partition, 0), offset
+        for record in read_span(self._settings, start, end, committed=committed):
             take(names[record.topic], record)
         for name, by_partition in ends.items():
             kept[name] = {**kept.get(name, {}), **by_partition}
@@ -359,37 +355,3 @@ class _Ledger:
                 one.before(passed) for found in self._open.values() for one in found.values()
             ),
         )
-
-
-def _records(
-    settings: Settings,
-    start: dict[tuple[str, int], int],
-    ends: _Ends,
-    names: dict[str, str],
-    *,
-    committed: bool,
-) -> Iterator[ConsumerRecord]:
-    """Every record from these offsets up to the ends."""
-    if not start:
-        return
-    reader = consumer(settings, start, committed=committed)
-    silent = 0
-    try:
-        left = reader.assignment()
-        while left:
-            polled = reader.poll(timeout_ms=_WAIT_MS)
-            silent = 0 if polled else silent + 1
-            if silent > _PATIENCE:
-                silent_topics = ", ".join(sorted({at.topic for at in left}))
-                raise BrokerError(
-                    f"{settings.kafka.bootstrap} gives no more records of {silent_topics}, though"
-                    " there are some: look at the broker's log, then count again"
-                )
-            for at, records in polled.items():
-                end = ends[names[at.topic]][at.partition]
-                yield from (r for r in records if r.offset < end)
-            left = {at for at in left if reader.position(at) < ends[names[at.topic]][at.partition]}
-    except KafkaError as error:
-        raise BrokerError(f"counting the events failed: {error}; count again") from error
-    finally:
-        reader.close()

@@ -8,26 +8,25 @@ found by reading the partitions from there: events that are there already are le
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
-from kafka import KafkaAdminClient, KafkaConsumer
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka import KafkaAdminClient
 
-from settings.errors import BrokerError, ConfigurationError
+from inttower.core.durable_files import write_atomic
+from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.events import Click, Impression
-from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
+from streaming.kafka.client import admin, end_offsets
+from streaming.kafka.span import read_span, span
 from streaming.kafka.time_marks import EVENT_TOPICS
 from streaming.kafka.topics import IMPRESSIONS
 
 # a dead replay's last request may still lie in the broker's socket
 _SETTLE_S = 1.0
-_READ_S = 60.0
 _TAIL_RECORDS = 200
 
 Identity = tuple[str, str, str, str]
@@ -75,12 +74,7 @@ class PositionFile:
 
     def write(self, position: Position) -> None:
         """Replace the file, whole or not at all."""
-        scratch = self.path.with_suffix(".tmp")
-        with scratch.open("wb") as file:
-            file.write(msgspec.json.encode(position))
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self.path)
+        write_atomic(self.path, msgspec.json.encode(position))
 
     @contextmanager
     def only_one(self) -> Iterator[None]:
@@ -131,7 +125,8 @@ def already_there(settings: Settings, position: Position) -> Counter[Identity]:
         for topic, before in position.offsets.items()
         for partition, offset in before.items()
     }
-    found = (_event(settings, topic, value) for topic, value in _records(settings, starts, ends))
+    records = read_span(settings, starts, ends, committed=False)
+    found = (_event(settings, record.topic, record.value) for record in records if record.value)
     return Counter(identity(event) for event in found if event is not None)
 
 
@@ -141,15 +136,9 @@ def topic_time(settings: Settings) -> int | None:
     Returns:
         Milliseconds, or None where the topics are empty.
     """
-    with admin(settings) as client:
-        ends = _ends(settings, client)
-        begins = {
-            (topic, partition): offset
-            for topic in {topic for topic, _ in ends}
-            for partition, offset in begin_offsets(client, topic).items()
-        }
-    starts = {key: max(begins[key], end - _TAIL_RECORDS) for key, end in ends.items()}
-    times = (_time(value) for _, value in _records(settings, starts, ends))
+    start, end = span(settings, EVENT_TOPICS, committed=False, newest=_TAIL_RECORDS)
+    records = read_span(settings, start, end, committed=False)
+    times = (_time(record.value) for record in records if record.value)
     return max((ts for ts in times if ts is not None), default=None)
 
 
@@ -169,35 +158,6 @@ def _stable_ends(settings: Settings, client: KafkaAdminClient) -> Ends:
         if again == ends:
             return ends
         ends = again
-
-
-def _records(settings: Settings, starts: Ends, ends: Ends) -> Iterator[tuple[str, bytes]]:
-    """Topic and value of every record between two sets of offsets."""
-    open_spans = {key: start for key, start in starts.items() if start < ends[key]}
-    if not open_spans:
-        return
-    reader = consumer(settings, open_spans, committed=False)
-    try:
-        yield from _read(reader, {key: ends[key] for key in open_spans})
-    except KafkaError as error:
-        raise BrokerError(f"cannot read the events back: {error}") from error
-    finally:
-        reader.close()
-
-
-def _read(reader: KafkaConsumer, ends: Ends) -> Iterator[tuple[str, bytes]]:
-    deadline = time.monotonic() + _READ_S
-    while ends:
-        if time.monotonic() > deadline:
-            raise KafkaTimeoutError(f"{sorted(ends)} not read to the end in {_READ_S:.0f} s")
-        for key, records in reader.poll(timeout_ms=500).items():
-            deadline = time.monotonic() + _READ_S
-            end = ends.get(tuple(key), 0)
-            for record in records:
-                if record.offset < end and record.value is not None:
-                    yield key.topic, record.value
-            if records[-1].offset + 1 >= end:
-                ends.pop(tuple(key), None)
 
 
 def _event(settings: Settings, topic: str, value: bytes) -> Impression | Click | None:

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
 from features.catalogue import Catalogue
@@ -28,7 +28,8 @@ from inttower.publish.store import ModelStore
 from serving.http.server import HttpServer
 from settings.settings import Settings
 from streaming.events import Delta, Entity, VersionAnnounced, encode
-from streaming.kafka.client import admin, consumer, create_topics, end_offsets, producer
+from streaming.kafka.client import create_topics, producer
+from streaming.kafka.span import read_span, span
 from streaming.kafka.topics import ITEMS, MODEL_UPDATES, USERS
 from tests.conftest import free_ports
 
@@ -223,16 +224,8 @@ class World:
 
     def read(self, topic: str) -> list[dict[str, Any]]:
         """Everything that is on a topic now, decoded."""
-        name = self.settings.topic(topic)
-        with admin(self.settings) as client:
-            ends = end_offsets(client, name)
-        found: list[dict[str, Any]] = []
-        reader = consumer(self.settings, {(name, partition): 0 for partition in ends})
-        while any(reader.position(TopicPartition(name, p)) < end for p, end in ends.items()):
-            for records in reader.poll(100).values():
-                found += [msgspec.json.decode(record.value) for record in records]
-        reader.close()
-        return found
+        records = read_span(self.settings, *span(self.settings, [topic]))
+        return [msgspec.json.decode(record.value) for record in records]
 
     def start(self) -> None:
         self.thread = threading.Thread(target=self.server.run)

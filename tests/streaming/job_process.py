@@ -20,8 +20,8 @@ from features.samples import Mark, Sample, sample_decoder
 from features.sql import render_job
 from settings.settings import Settings
 from streaming.kafka import topics
-from streaming.kafka.client import admin, consumer, end_offsets
 from streaming.kafka.ledger import Sums, count_events
+from streaming.kafka.span import read_span, span
 
 
 def until(done: Callable[[], bool], seconds: float, what: str) -> None:
@@ -109,18 +109,7 @@ class JobProcess:
 
 def values(settings: Settings, topic: str) -> Iterator[bytes]:
     """Every committed record of a topic."""
-    name = settings.topic(topic)
-    with admin(settings) as client:
-        ends = {p: end for p, end in end_offsets(client, name, committed=True).items() if end}
-    if not ends:
-        return
-    reader = consumer(settings, {(name, p): 0 for p in ends})
-    try:
-        while any(reader.position(at) < ends[at.partition] for at in reader.assignment()):
-            for records in reader.poll(timeout_ms=500).values():
-                yield from (record.value for record in records)
-    finally:
-        reader.close()
+    return (record.value for record in read_span(settings, *span(settings, [topic])))
 
 
 def samples(settings: Settings) -> list[Sample]:

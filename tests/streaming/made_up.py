@@ -10,7 +10,8 @@ import numpy as np
 from settings.settings import Settings
 from streaming.events import Click, Entity, Impression, TimeMark, decode_event
 from streaming.kafka import topics
-from streaming.kafka.client import admin, consumer, end_offsets, partition_for
+from streaming.kafka.client import partition_for
+from streaming.kafka.span import read_span, span
 from streaming.logs import Event, MovieLens
 
 START_S = 900_000_000
@@ -45,20 +46,9 @@ def read_events(settings: Settings) -> Records:
     found: Records = defaultdict(list)
     kinds: dict[str, type[Any]] = {topics.IMPRESSIONS: Impression, topics.CLICKS: Click}
     for name, kind in kinds.items():
-        topic = settings.topic(name)
-        with admin(settings) as client:
-            ends = {p: end for p, end in end_offsets(client, topic).items() if end}
-        if not ends:
-            continue
-        reader = consumer(settings, {(topic, p): 0 for p in ends})
-        while ends:
-            for key, records in reader.poll(timeout_ms=500).items():
-                for record in records:
-                    event = decode_event(kind, record.value, record_ms=record.timestamp)
-                    found[name, key.partition].append(event)
-                if records[-1].offset + 1 >= ends[key.partition]:
-                    del ends[key.partition]
-        reader.close()
+        for record in read_span(settings, *span(settings, [name])):
+            event = decode_event(kind, record.value, record_ms=record.timestamp)
+            found[name, record.partition].append(event)
     return found
 
 

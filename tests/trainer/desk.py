@@ -16,7 +16,8 @@ from inttower.publish.store import ModelStore
 from settings.settings import Settings
 from streaming.events import Delta, Update
 from streaming.kafka import topics
-from streaming.kafka.client import admin, consumer, end_offsets
+from streaming.kafka.client import admin, end_offsets
+from streaming.kafka.span import read_span, span
 from streaming.kafka.writer import Writer
 from tests.trainer import synthetic
 from tests.trainer.build import SMALL, inputs, learner
@@ -97,13 +98,8 @@ class Desk:
     def updates(self, start: int = 0) -> list[Update]:
         """What lies on ``model.updates`` from an offset on."""
         self.publisher.flush()
-        topic, end = self.settings.topic(topics.MODEL_UPDATES), self.end()
-        reader = consumer(self.settings, {(topic, 0): start})
-        found: list[Any] = []
-        while len(found) < end - start:
-            for records in reader.poll(timeout_ms=500).values():
-                found += records
-        reader.close()
+        first, end = span(self.settings, [topics.MODEL_UPDATES])
+        found = list(read_span(self.settings, dict.fromkeys(first, start), end))
         assert all(len(record.value) < 1_000_000 for record in found)
         return [msgspec.json.decode(record.value, type=Update) for record in found]
 

@@ -15,7 +15,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Click, DeadLetter, Impression, TimeMark, encode
-from streaming.kafka import ledger, topics
+from streaming.kafka import ledger, span, topics
 from streaming.kafka.client import create_topics, delete_topics, producer
 from streaming.kafka.ledger import Sums, count_events
 
@@ -197,14 +197,14 @@ def test_counts_one_after_the_other_are_the_count_at_once(written: Topics) -> No
 def read(monkeypatch: pytest.MonkeyPatch) -> list[ConsumerRecord]:
     """What counts have read from the broker."""
     seen: list[ConsumerRecord] = []
-    really = ledger._records
+    really = span.read_span
 
     def noted(*args: Any, **kwargs: Any) -> Iterator[ConsumerRecord]:
         for record in really(*args, **kwargs):
             seen.append(record)
             yield record
 
-    monkeypatch.setattr(ledger, "_records", noted)
+    monkeypatch.setattr(ledger, "read_span", noted)
     return seen
 
 

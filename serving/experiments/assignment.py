@@ -148,7 +148,7 @@ class Experiment:
                 raise ConfigurationError(
                     f"experiment file {path}: variant {variant.name!r} asks for channel"
                     f" {variant.channel!r}, the server holds {', '.join(channels)}; add it to"
-                    " serving.model.channels"
+                    " serving.channels"
                 )
         start_ms = None
         if file.start is not None:

@@ -130,7 +130,7 @@ def test_read(tmp_path: Path) -> None:
         (GOOD.replace("0.25", "0.24999").replace("0.75", "0.75001"), "four decimals"),
         (GOOD.replace("0.25", "1.25"), "share"),
         (GOOD.replace('"b"', '"a"'), "named twice"),
-        (GOOD.replace('"frozen"', '"challenger"'), "serving.model.channels"),
+        (GOOD.replace('"frozen"', '"challenger"'), "serving.channels"),
         (GOOD.replace("share", "part"), "part"),
         (GOOD.replace("share = 0.25", ""), "share"),
         (GOOD.replace("Z", ""), "time zone"),

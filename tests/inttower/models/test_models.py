@@ -117,7 +117,7 @@ def _stream(model: Learner, columns: dict[str, Any], labels: Any, start: int, st
 def test_keeps_the_contract(make: Make, spec: FeatureSpec) -> None:
     model = make(spec)
     assert isinstance(model, Model)
-    assert isinstance(model, Decoupled) == hasattr(model, "base")
+    assert isinstance(model, Decoupled) == hasattr(model, "serving_encoder")
 
 
 def test_learns_what_can_be_learnt(make: Make, name: str, spec: FeatureSpec, toy: Toy) -> None:

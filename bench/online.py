@@ -12,8 +12,8 @@ from bench.bench_models import WITH_STATE, contender
 from bench.log_rows import LogRows
 from bench.predict_then_learn import MODES, OVERALL, SLICES, Protocol, measured, run
 from bench.refresh import Refresh
-from bench.results import Key, Row
-from bench.session import Options, Report, Session, Unit
+from bench.results import Key, Options, Row
+from bench.session import Report, Session, Unit
 from bench.summary import mean_of, spread_of
 from settings.errors import ConfigurationError
 

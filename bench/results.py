@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from settings.errors import ConfigurationError
 
 Key = Mapping[str, Any]
@@ -35,6 +37,29 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """A form that JSON can hold."""
         return {"bench": self.bench, "key": dict(self.key), "figures": dict(self.figures)}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where a bench reads and writes.
+
+    Args:
+        log: name of the log.
+        path: folder of its files; None: the fetched ML-100K.
+        sample: first part of the log's events that is read.
+        out: folder of results.
+        json_file: also write all rows there, as one JSON object.
+        threads: of torch.
+        console: to talk to.
+    """
+
+    log: str
+    path: Path | None
+    sample: float
+    out: Path
+    json_file: Path | None
+    threads: int
+    console: Console
 
 
 class Results:

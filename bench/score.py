@@ -20,8 +20,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bench.results import Key, Row
-from bench.session import Options, Report, Session, Unit
+from bench.results import Key, Options, Row
+from bench.session import Report, Session, Unit
 from inttower.publish.scorer import fe_scores
 
 Array = npt.NDArray[np.float32]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bench.results import Key, Results, Row
+from bench.results import Key, Options, Results, Row
 from features.declaration import Declaration
 from features.log_arrays import LogArrays, load
 from features.logs.registry import declaration
@@ -46,29 +45,6 @@ class Unit:
     key: dict[str, Any]
     count: int
     measure: Callable[[Report], Measurements]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Where a bench reads and writes.
-
-    Args:
-        log: name of the log.
-        path: folder of its files; None: the fetched ML-100K.
-        sample: first part of the log's events that is read.
-        out: folder of results.
-        json_file: also write all rows there, as one JSON object.
-        threads: of torch.
-        console: to talk to.
-    """
-
-    log: str
-    path: Path | None
-    sample: float
-    out: Path
-    json_file: Path | None
-    threads: int
-    console: Console
 
 
 class Session:

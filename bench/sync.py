@@ -17,8 +17,8 @@ from bench.bench_models import contender
 from bench.log_rows import LogRows
 from bench.predict_then_learn import OVERALL, Protocol, measured, run
 from bench.refresh import Refresh
-from bench.results import Key, Row
-from bench.session import Options, Report, Session, Unit
+from bench.results import Key, Options, Row
+from bench.session import Report, Session, Unit
 from bench.summary import mean_of, spread_of
 from inttower.core.spec import FeatureSpec
 

@@ -18,8 +18,8 @@ from bench.bench_models import MODELS, contender
 from bench.cost import parameters, ranking_cost
 from bench.log_rows import chunks, part_of
 from bench.published_figures import PUBLISHED
-from bench.results import Key, Row
-from bench.session import Options, Report, Session, Unit
+from bench.results import Key, Options, Row
+from bench.session import Report, Session, Unit
 from bench.split import PROTOCOLS, ProtocolName, Split, SplitData
 from bench.summary import mean_of, spread_of
 from features.declaration import Declaration

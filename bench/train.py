@@ -17,8 +17,8 @@ from rich.table import Table
 from bench.bench_models import BFLOAT16, MODELS, contender
 from bench.log_rows import LogRows, Rows
 from bench.plain import plain_loader, train_plain
-from bench.results import Key, Row
-from bench.session import Options, Report, Session, Unit
+from bench.results import Key, Options, Row
+from bench.session import Report, Session, Unit
 from bench.summary import mean_of
 from inttower.core.batch import Batch, FloatArray, Layout
 from inttower.core.contract import Model

@@ -21,8 +21,8 @@ import msgspec
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from bench.results import Key, Row
-from bench.session import Options, Report, Session, Unit
+from bench.results import Key, Options, Row
+from bench.session import Report, Session, Unit
 from bench.summary import percentiles, report_figures
 from deploy.local.http_client import Client
 from deploy.local.loop import Loop

@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-if TYPE_CHECKING:
-    from bench.session import Options
+from bench.results import Options
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -24,14 +25,6 @@ out = Console()
 if not out.is_terminal:
     out.width = 140  # nobody's window: a figure must not be cut off
 
-LogName = Annotated[
-    str, typer.Option("--log", help="ml-100k (fetched), ml-1m, amazon-electronics, …")
-]
-LogPath = Annotated[Path | None, typer.Option("--path", help="the folder of the log's files")]
-Sample = Annotated[float, typer.Option(help="read this first part of the log only: a quick look")]
-OutFolder = Annotated[Path, typer.Option("--out", help="the folder of results")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result there")]
-Threads = Annotated[int, typer.Option(min=1, help="threads of torch")]
 Seeds = Annotated[int, typer.Option(min=1, help="runs of each, with seeds 0, 1, …")]
 ModelNames = Annotated[
     list[str] | None,
@@ -50,24 +43,97 @@ WarmUp = Annotated[
 ]
 BatchRows = Annotated[int, typer.Option("--batch", min=1, help="rows of a learning step")]
 
-RESULTS = Path("bench-results")
+Command = Callable[..., None]
 
 
-def _options(
-    log: str, path: Path | None, sample: float, folder: Path, json_file: Path | None, threads: int
-) -> Options:
-    import torch
+def _log_options(
+    log: Annotated[
+        str, typer.Option("--log", help="ml-100k (fetched), ml-1m, amazon-electronics, …")
+    ] = "ml-100k",
+    path: Annotated[
+        Path | None, typer.Option("--path", help="the folder of the log's files")
+    ] = None,
+    sample: Annotated[
+        float, typer.Option(help="read this first part of the log only: a quick look")
+    ] = 1.0,
+) -> None:
+    """What a bench that reads a log is told about it."""
 
-    from bench.session import Options
 
-    torch.set_num_threads(threads)
-    return Options(log, path, sample, folder, json_file, threads, out)
+def _output_options(
+    folder: Annotated[Path, typer.Option("--out", help="the folder of results")] = Path(
+        "bench-results"
+    ),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="also write the result there")
+    ] = None,
+) -> None:
+    """Where every bench leaves its results."""
 
 
-@bench.command()
+def _torch_options(
+    threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 1,
+) -> None:
+    """What a bench that runs models is told about PyTorch."""
+
+
+def _parameters(function: Command) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function, eval_str=True).parameters)
+
+
+def bench_command(*, log: bool = True, threads: int | None = 1) -> Callable[[Command], Command]:
+    """Make a bench a command, with the options that all of them share behind its own.
+
+    Args:
+        log: it reads a log; without one its rows say ``random``.
+        threads: how many PyTorch gets by default; None: no model runs in this process.
+
+    Returns:
+        The decorator. The bench takes ``options`` first, a :class:`bench.session.Options`.
+    """
+    shared = {
+        **(_parameters(_log_options) if log else {}),
+        **_parameters(_output_options),
+        **({} if threads is None else _parameters(_torch_options)),
+    }
+    if threads is not None:
+        shared["threads"] = shared["threads"].replace(default=threads)
+
+    def decorate(function: Command) -> Command:
+        def command(**given: Any) -> None:  # noqa: ANN401 - options are of many types
+            values = {name: given.pop(name) for name in shared}
+            if threads is not None:
+                from torch import set_num_threads
+
+                set_num_threads(values["threads"])
+            options = Options(
+                log=values.get("log", "random"),
+                path=values.get("path"),
+                sample=values.get("sample", 1.0),
+                out=values["folder"],
+                json_file=values["json_file"],
+                threads=values.get("threads", 1),
+                console=out,
+            )
+            function(options, **given)
+
+        own = list(_parameters(function).values())[1:]
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in (*own, *shared.values())
+        ]
+        # what typer reads
+        command.__doc__, command.__name__ = function.__doc__, function.__name__
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return bench.command()(command)
+
+    return decorate
+
+
+@bench_command()
 def online(
-    log: LogName = "ml-100k",
-    path: LogPath = None,
+    options: Options,
     models: ModelNames = None,
     warm_ups: Annotated[
         list[float] | None,
@@ -80,10 +146,6 @@ def online(
         typer.Option(min=1, help="rows after which the user state's factors are fitted again"),
     ] = None,
     seeds: Seeds = 1,
-    sample: Sample = 1.0,
-    folder: OutFolder = RESULTS,
-    json_file: JsonFile = None,
-    threads: Threads = 1,
 ) -> None:
     """Predict, then learn: frozen, frozen weights, refreshed weights, online.
 
@@ -92,7 +154,7 @@ def online(
     from bench.online import bench_online
 
     bench_online(
-        _options(log, path, sample, folder, json_file, threads),
+        options,
         models=models or ["lr", "inttower"],
         warm_ups=warm_ups or [0.5, 0.8],
         batch=batch,
@@ -102,19 +164,14 @@ def online(
     )
 
 
-@bench.command()
+@bench_command()
 def sync(
-    log: LogName = "ml-100k",
-    path: LogPath = None,
+    options: Options,
     models: ModelNames = None,
     warm_up: WarmUp = 0.5,
     batch: BatchRows = 64,
     refreshes: Refreshes = None,
     seeds: Seeds = 1,
-    sample: Sample = 1.0,
-    folder: OutFolder = RESULTS,
-    json_file: JsonFile = None,
-    threads: Threads = 1,
 ) -> None:
     """AUC against the age of the served weights, with ids alone and with live features.
 
@@ -123,7 +180,7 @@ def sync(
     from bench.sync import AGES, bench_sync
 
     bench_sync(
-        _options(log, path, sample, folder, json_file, threads),
+        options,
         models=models or ["inttower"],
         warm_up=warm_up,
         batch=batch,
@@ -132,10 +189,9 @@ def sync(
     )
 
 
-@bench.command()
+@bench_command()
 def delay(
-    log: LogName = "ml-100k",
-    path: LogPath = None,
+    options: Options,
     models: ModelNames = None,
     warm_up: WarmUp = 0.8,
     batch: BatchRows = 64,
@@ -144,10 +200,6 @@ def delay(
         typer.Option("--lag", help="0s, 10s, 5min, 1d, or events between refreshes (256)"),
     ] = None,
     seeds: Seeds = 1,
-    sample: Sample = 1.0,
-    folder: OutFolder = RESULTS,
-    json_file: JsonFile = None,
-    threads: Threads = 1,
 ) -> None:
     """AUC against the age of the counters that the model reads.
 
@@ -156,7 +208,7 @@ def delay(
     from bench.delay import LAGS, bench_delay
 
     bench_delay(
-        _options(log, path, sample, folder, json_file, threads),
+        options,
         models=models or ["lr", "inttower"],
         warm_up=warm_up,
         batch=batch,
@@ -165,19 +217,14 @@ def delay(
     )
 
 
-@bench.command()
+@bench_command()
 def table(
-    log: LogName = "ml-100k",
-    path: LogPath = None,
+    options: Options,
     models: ModelNames = None,
     protocols: Annotated[
         list[str] | None, typer.Option("--protocol", help="leak-free, leaky; default both")
     ] = None,
     seeds: Seeds = 1,
-    sample: Sample = 1.0,
-    folder: OutFolder = RESULTS,
-    json_file: JsonFile = None,
-    threads: Threads = 1,
 ) -> None:
     """All models on a random 80/20 split without the leak, beside the paper's protocol and figures.
 
@@ -187,38 +234,33 @@ def table(
     from bench.table import bench_table
 
     bench_table(
-        _options(log, path, sample, folder, json_file, threads),
+        options,
         models=models,
         protocols=protocols or list(PROTOCOLS),
         seeds=seeds,
     )
 
 
-@bench.command()
+# no model runs in this process: PyTorch would be half a gigabyte of what is measured
+@bench_command(threads=None)
 def loop(
+    options: Options,
     context: typer.Context,
-    log: LogName = "ml-100k",
-    path: LogPath = None,
     warm_up: WarmUp = 0.8,
     live: Annotated[int, typer.Option(min=100, help="events sent live, the log's last")] = 6000,
     rate: Annotated[float, typer.Option(help="live events a second")] = 200.0,
     candidates: Annotated[int, typer.Option(min=1, help="of a ranking")] = 1000,
     requests: Annotated[int, typer.Option(min=1, help="rankings that are timed")] = 1000,
-    sample: Sample = 1.0,
-    folder: OutFolder = RESULTS,
-    json_file: JsonFile = None,
 ) -> None:
     """The whole system: events a second, AUC through the pipeline, ranking time, freshness, memory.
 
     Example: [bold]headrace bench loop --log ml-1m --path ~/ml-1m[/bold]
     """
-    from bench.session import Options
     from bench.whole_loop import bench_loop
 
-    # no model runs in this process: PyTorch would be half a gigabyte of what is measured
     bench_loop(
         context.obj,
-        Options(log, path, sample, folder, json_file, 1, out),
+        options,
         warm_up=warm_up,
         live=live,
         rate=rate,
@@ -227,20 +269,15 @@ def loop(
     )
 
 
-@bench.command()
+@bench_command(threads=2)
 def train(
-    log: LogName = "ml-100k",
-    path: LogPath = None,
+    options: Options,
     models: ModelNames = None,
     batches: Annotated[
         list[int] | None,
         typer.Option("--batch", min=1, help="may be repeated; default 512 and 2048"),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="rows that each learns once")] = 100_000,
-    sample: Sample = 1.0,
-    folder: OutFolder = RESULTS,
-    json_file: JsonFile = None,
-    threads: Threads = 2,
 ) -> None:
     """Samples a second that each model learns, beside a plain PyTorch IntTower.
 
@@ -249,15 +286,16 @@ def train(
     from bench.train import bench_train
 
     bench_train(
-        _options(log, path, sample, folder, json_file, threads),
+        options,
         models=models,
         batches=batches or [512, 2048],
         rows=rows,
     )
 
 
-@bench.command()
+@bench_command(log=False)
 def score(
+    options: Options,
     heads: Annotated[
         list[int] | None, typer.Option("--heads", min=1, help="may be repeated; default 1, 4, 32")
     ] = None,
@@ -266,9 +304,6 @@ def score(
         typer.Option("--items", min=1, help="may be repeated; default 100 to 10,000"),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="how often each way is run")] = 20,
-    folder: OutFolder = RESULTS,
-    json_file: JsonFile = None,
-    threads: Threads = 1,
 ) -> None:
     """Candidates a second of the FE score, against the naive formula and other ways, in turn.
 
@@ -277,7 +312,7 @@ def score(
     from bench.score import HEADS, ITEMS, bench_score
 
     bench_score(
-        _options("random", None, 1.0, folder, json_file, threads),
+        options,
         heads=heads or HEADS,
         items=items or ITEMS,
         rounds=rounds,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from bench.results import Options
 from bench.score import LIBRARY, NAIVE, bench_score, naive, ways
-from bench.session import Options
 
 
 @pytest.mark.parametrize(("layers", "heads", "size", "n"), [(1, 1, 1, 1), (3, 4, 16, 300)])

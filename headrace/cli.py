@@ -16,6 +16,7 @@ from rich.table import Table
 
 from deploy.local.launcher import LaunchError
 from headrace.bench_command import bench
+from headrace.simulate import simulate
 from inttower.errors import IntTowerError
 from settings.errors import ConfigurationError, HeadraceError
 from settings.settings import Settings
@@ -31,6 +32,7 @@ app = typer.Typer(
 experiment_app = typer.Typer(no_args_is_help=True, help="A/B experiments on the served models.")
 app.add_typer(experiment_app, name="experiment")
 app.add_typer(bench, name="bench")
+app.command()(simulate)
 
 out = Console()
 

@@ -67,12 +67,12 @@ def times_symmetric(P: Floats, x: Floats, out: Floats) -> float:
 
 
 @relaxed_kernel
-def less_outer(P: Floats, v: Floats, gain: np.float32) -> None:
-    """P −= gain · v vᵀ."""
+def less_outer(P: Floats, v: Floats) -> None:
+    """P −= v vᵀ; what was symmetric stays so to the last bit."""
     k = len(v)
     for i in range(k):
         row = P[i]
-        some = gain * v[i]
+        some = v[i]
         for j in range(k):
             row[j] -= some * v[j]
 
@@ -132,7 +132,10 @@ def learn_rows(belief: WeightBelief, rows: LabelledRows, before: Floats) -> None
             pull = np.float32(weights[row] * t)
             for j in range(k):
                 w[j] += pull * v[j]
-            less_outer(P, v, np.float32(curve / (1.0 + curve * h)))
+            share = np.float32(np.sqrt(curve / (1.0 + curve * h)))
+            for j in range(k):
+                v[j] *= share
+            less_outer(P, v)
 
 
 @kernel

@@ -215,12 +215,16 @@ class Scaling:
     inputs: int
 
     def filters(self, plan: InputPlan) -> list[FilterConfig]:
-        """Item, user and trend alone, and all with two ridges."""
+        """The rate alone; item, user and trend; and all, with two ridges.
+
+        The small ones hold the large ones down while a log has few positives, and cost nothing.
+        """
         few = [0]
         for slot in range(ITEM + 2):
             few += self.places[slot, 0][self.places[slot, 0] >= 0].tolist()
         every = np.arange(self.inputs)
         return [
+            FilterConfig(np.zeros(1, np.int64), 1.0),
             FilterConfig(np.array(sorted(few)), 100.0),
             *(FilterConfig(every, ridge) for ridge in _RIDGES),
         ]

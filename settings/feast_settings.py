@@ -12,6 +12,10 @@ from settings.section import Section
 class FeastSettings(Section):
     """The feature store."""
 
-    online_store: Literal["sqlite", "redis"] = "sqlite"
-    redis: str = Field("localhost:6379", description="connection string, used with redis")
-    batch_rows: int = Field(2000, ge=1, description="rows written at a time at most")
+    online_store: Literal["sqlite", "redis"] = Field(
+        "sqlite", description="where the newest feature rows are: a file, or a Redis server"
+    )
+    redis: str = Field(
+        "localhost:6379", description="connection string of Redis, if that is the online store"
+    )
+    batch_rows: int = Field(2000, ge=1, description="most rows that one transaction writes")

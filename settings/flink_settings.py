@@ -12,28 +12,32 @@ from settings.section import Section
 class FlinkSettings(Section):
     """The streaming job."""
 
-    parallelism: int = Field(1, ge=1)
+    parallelism: int = Field(1, ge=1, description="parallel instances of each operator")
     checkpoint_ms: int = Field(
         200, ge=50, description="samples become visible at a checkpoint, so this bounds freshness"
     )
     out_of_orderness_ms: int = Field(
-        200, ge=1, description="how far behind the newest event of its partition an event may be"
+        200, ge=1, description="how far the watermark stays behind the newest time mark"
     )
     max_ahead_ms: int = Field(
-        86_400_000, description="an event further ahead of its record's own time is a dead letter"
+        86_400_000,
+        description="an event whose time lies further ahead of its record's time is a dead letter",
     )
     duplicate_window_ms: int = Field(
-        3_600_000, description="a second event with the same identity within this is a duplicate"
+        3_600_000,
+        description="a second event with the same ids within this time is a duplicate and dropped",
     )
     state_backend: Literal["hashmap", "rocksdb"] = Field(
         "hashmap",
-        description="hashmap: state in memory, written whole at each checkpoint; rocksdb: on disk,"
-        " checkpoints hold what changed, for millions of users",
+        description="hashmap: state in memory, written whole at each checkpoint; rocksdb: state on"
+        " disk, a checkpoint holds what changed, for millions of users",
     )
-    heap_mb: int = Field(1536, ge=512, description="-Xmx of the JVM that holds the MiniCluster")
+    heap_mb: int = Field(
+        1536, ge=512, description="heap of the JVM that runs the MiniCluster (-Xmx)"
+    )
     jvm_options: str = Field(
-        # nearly all that the job allocates dies young: with half of the heap for it a sixth less
-        # CPU an event
+        # nearly everything that the job allocates dies young: giving the young generation half of
+        # the heap saves a sixth of the CPU time an event
         "-XX:+UseSerialGC -XX:NewRatio=1 -XX:+UseCompactObjectHeaders",
         description="further options of that JVM",
     )
@@ -41,8 +45,13 @@ class FlinkSettings(Section):
         5,
         ge=0,
         le=19,
-        description="of that JVM once the job runs: while it catches up, its many threads would"
-        " leave the trainer's one a fraction of a core",
+        description="lowers the priority of that JVM once the job runs (nice): while it catches up,"
+        " its many threads would leave the trainer's one a fraction of a core",
     )
-    master: str = Field("", description="host:port of a Flink cluster's REST; empty: MiniCluster")
-    checkpoint_dir: str = Field("", description="any URI Flink can write; empty: the state folder")
+    master: str = Field(
+        "", description="host:port of a Flink cluster's REST interface; empty: a MiniCluster"
+    )
+    checkpoint_dir: str = Field(
+        "",
+        description="where checkpoints go: any URI that Flink can write; empty: the state folder",
+    )

@@ -16,6 +16,8 @@ class KafkaSettings(Section):
     )
     controller_port: int = Field(19093, description="KRaft controller port of the embedded broker")
     partitions: int = Field(2, ge=1, description="partitions of impressions and clicks")
-    replication: int = Field(1, ge=1)
-    heap_mb: int = Field(512, ge=128, description="-Xmx of the embedded broker")
-    topic_prefix: str = Field("", description="put before every topic name")
+    replication: int = Field(1, ge=1, description="replicas of each topic; brokers needed")
+    heap_mb: int = Field(512, ge=128, description="heap of the embedded broker's JVM (-Xmx)")
+    topic_prefix: str = Field(
+        "", description="prefix of every topic name, so that several systems can share a broker"
+    )

@@ -1,4 +1,4 @@
-"""Settings section ``log``: which declaration of columns and features is in force."""
+"""Settings section ``log``: which declaration of columns and features is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from settings.section import Section
 
 
 class LogSettings(Section):
-    """Which declaration of columns and features is in force."""
+    """Which declaration of columns and features is used."""
 
     name: str = Field("movielens", description="a declaration in features/ (the log's schema)")
     attribution_ms: int = Field(

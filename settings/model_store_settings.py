@@ -1,4 +1,4 @@
-"""Settings section ``store``: where versions live."""
+"""Settings section ``store``: where the versions of the models are kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from settings.section import Section
 
 
 class ModelStoreSettings(Section):
-    """Where versions live."""
+    """Where the versions of the models are kept."""
 
     url: str = Field("", description="any fsspec location (s3://…, gs://…); empty: state folder")

@@ -1,4 +1,4 @@
-"""What every section of the settings has in common."""
+"""Base class of every section of the settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A group of settings: immutable, and a name that it does not know is an error."""
+    """A group of settings: immutable; an unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -10,11 +10,15 @@ from settings.section import Section
 class ServingSettings(Section):
     """The HTTP server."""
 
-    host: str = "127.0.0.1"
-    port: int = 18080
-    channels: tuple[str, ...] = ("champion", "frozen")
-    max_candidates: int = Field(100_000, ge=1)
-    experiment: str = Field("", description="path of the experiment file; empty: all to champion")
+    host: str = Field("127.0.0.1", description="address that the server listens on")
+    port: int = Field(18080, description="port of the HTTP interface, metrics included")
+    channels: tuple[str, ...] = Field(
+        ("champion", "frozen"), description="channels that this server loads and serves"
+    )
+    max_candidates: int = Field(100_000, ge=1, description="most candidates of one ranking")
+    experiment: str = Field(
+        "", description="path of the experiment's file; empty: every user gets champion"
+    )
     min_auc_ratio: float = Field(
         0.97,
         description="quality gate: a version whose window AUC is below this share of the"
@@ -24,6 +28,6 @@ class ServingSettings(Section):
         0.01,
         ge=0,
         le=1,
-        description="share of the rankings whose impressions carry the user features that were"
-        " read, as context.features: what served and trained values are compared by",
+        description="share of the rankings that log the user features they read, as"
+        " context.features, so that served and trained values can be compared",
     )

@@ -1,10 +1,9 @@
 """All settings of all parts, in one typed object.
 
-Sources, the later ones win: defaults, a TOML file (``--config FILE`` or
-``headrace.toml`` in the working folder), environment variables
-(``HEADRACE_KAFKA__PARTITIONS=4``), and flags of the command line. A part that
-is started as its own process reads the resolved settings back from the JSON
-file that the launcher wrote (:meth:`Settings.read`).
+Later sources win: defaults, a TOML file (``--config FILE`` or ``headrace.toml`` in the working
+folder), environment variables (``HEADRACE_KAFKA__PARTITIONS=4``), flags of the command line. A part
+that runs as its own process reads the resolved settings from the JSON file that the launcher wrote
+(:meth:`Settings.read`).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ CONFIG_FILE = "headrace.toml"
 
 
 class Settings(BaseSettings):
-    """Everything, see the sections. ``state`` is the folder that all local data lives in."""
+    """All sections."""
 
     model_config = SettingsConfigDict(
         env_prefix="HEADRACE_",
@@ -43,7 +42,7 @@ class Settings(BaseSettings):
     )
     config_file: ClassVar[Path | None] = None
 
-    state: Path = Path(".headrace")
+    state: Path = Field(Path(".headrace"), description="the folder of all local data")
     kafka: KafkaSettings = KafkaSettings()
     flink: FlinkSettings = FlinkSettings()
     log: LogSettings = LogSettings()
@@ -52,12 +51,12 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     store: ModelStoreSettings = ModelStoreSettings()
     metrics_host: str = Field(
-        "127.0.0.1", description="where the parts' metrics are served; 0.0.0.0 in containers"
+        "127.0.0.1", description="address that metrics are served on; 0.0.0.0 in containers"
     )
-    writer_metrics_port: int = 19102
-    broker_metrics_port: int = 19104
-    clock_metrics_port: int = 19105
-    job_metrics_port: int = 19103
+    writer_metrics_port: int = Field(19102, description="port of the writer's metrics")
+    broker_metrics_port: int = Field(19104, description="port of the broker's metrics")
+    clock_metrics_port: int = Field(19105, description="port of the clock's metrics")
+    job_metrics_port: int = Field(19103, description="port of the job's metrics")
 
     @classmethod
     def settings_customise_sources(
@@ -74,11 +73,11 @@ class Settings(BaseSettings):
 
     @property
     def store_url(self) -> str:
-        """Where versions live, with the default resolved."""
+        """The location of the model store, with the default resolved."""
         return self.store.url or str(self.state.absolute() / "models")
 
     def topic(self, name: str) -> str:
-        """The name on the broker of one of the design's topics."""
+        """The name on the broker of one of our topics."""
         return self.kafka.topic_prefix + name
 
     def with_changes(self, **sections: object) -> Settings:
@@ -96,18 +95,18 @@ class Settings(BaseSettings):
         return _Resolved.model_validate(data)
 
     def write(self, path: Path) -> None:
-        """Keep these settings for the processes of the parts."""
+        """Write these settings to a file, for the processes of the parts."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.model_dump_json(indent=1))
 
     @classmethod
     def read(cls, path: Path) -> Settings:
-        """The settings that :meth:`write` kept, and nothing from file or environment."""
+        """Read what :meth:`write` wrote, and nothing from configuration file or environment."""
         return _Resolved.model_validate_json(path.read_text())
 
 
 class _Resolved(Settings):
-    """Settings whose values are given: file and environment have been read already."""
+    """Settings that are resolved already: neither file nor environment is read again."""
 
     model_config = SettingsConfigDict(toml_file=None)
 

@@ -1,12 +1,9 @@
 """The embedded Kafka broker: one node that is broker and controller (KRaft).
 
 ``python -m streaming.kafka.broker SETTINGS`` runs it in the foreground; :class:`Broker` is the
-same as a context manager. Its data, its configuration and its log lie in ``STATE/broker``. The
-JVM gets a process group of its own and its id is kept in ``STATE/run/broker.pid``: a broker that a
-killed launcher left behind is found there and ended at the next start.
-
-Metrics: ``headrace_broker_up``, ``headrace_broker_memory_bytes``,
-``headrace_broker_data_bytes``, ``headrace_broker_start_seconds``.
+same as a context manager. Its data, configuration and log are in ``STATE/broker``. The JVM is the
+leader of a process group of its own, and its process id is in ``STATE/run/broker.pid``: the next
+start finds a broker that a killed launcher left running there, and stops it.
 """
 
 from __future__ import annotations
@@ -330,28 +327,35 @@ def _folder_bytes(folder: Path) -> int:
     return total
 
 
+class BrokerMetrics:
+    """What the broker's process tells Prometheus."""
+
+    def __init__(self) -> None:
+        self.up = Gauge("headrace_broker_up", "1 while the embedded broker serves")
+        self.memory = Gauge("headrace_broker_memory_bytes", "Resident memory of the broker's JVM")
+        self.data = Gauge("headrace_broker_data_bytes", "Disk that the broker's data folder takes")
+        self.start_seconds = Gauge("headrace_broker_start_seconds", "Time from start to serving")
+
+
 def main(settings: Settings) -> int:
     """Run the broker until SIGTERM or SIGINT; the exit status."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    up = Gauge("headrace_broker_up", "1 while the embedded broker serves")
-    memory = Gauge("headrace_broker_memory_bytes", "Resident memory of the broker's JVM")
-    data = Gauge("headrace_broker_data_bytes", "Disk that the broker's data folder takes")
-    start_seconds = Gauge("headrace_broker_start_seconds", "Time from start to serving")
+    metrics = BrokerMetrics()
     start_http_server(settings.broker_metrics_port, addr=settings.metrics_host)
     began = time.monotonic()
     with Broker(settings) as broker:
-        start_seconds.set(time.monotonic() - began)
-        up.set(1)
+        metrics.start_seconds.set(time.monotonic() - began)
+        metrics.up.set(1)
         log.info("broker serves on %s, pid %s", settings.kafka.bootstrap, broker.pid)
         while not stopping.wait(1.0):
             if broker.exit_code() is not None:
                 log.error("broker ended with %s; see %s", broker.exit_code(), broker.log_file)
                 return 1
             if broker.pid is not None:
-                memory.set(psutil.Process(broker.pid).memory_info().rss)
-            data.set(_folder_bytes(broker.folder / "data"))
+                metrics.memory.set(psutil.Process(broker.pid).memory_info().rss)
+            metrics.data.set(_folder_bytes(broker.folder / "data"))
         log.info("stopping the broker")
     return 0
 

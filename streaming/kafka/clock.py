@@ -3,8 +3,6 @@
 ``python -m streaming.kafka.clock SETTINGS``. Live events come from many senders and say nothing
 when nothing happens; the clock says how late it is, so that samples close. It must not run beside a
 replay, whose time is the log's.
-
-Metrics: ``headrace_clock_marks_total``, ``headrace_clock_lag_seconds``.
 """
 
 from __future__ import annotations
@@ -30,6 +28,18 @@ _EVERY_S = 0.1
 _BROKER_S = 60.0
 
 
+class ClockMetrics:
+    """What the clock tells Prometheus."""
+
+    def __init__(self) -> None:
+        self.marks = Counter(
+            "headrace_clock_marks_total", "Rounds of time marks, one in every partition"
+        )
+        self.lag = Gauge(
+            "headrace_clock_lag_seconds", "How long the newest marks took to be acknowledged"
+        )
+
+
 def run(settings: Settings, stopping: threading.Event) -> None:
     """Write marks until told to stop.
 
@@ -39,8 +49,7 @@ def run(settings: Settings, stopping: threading.Event) -> None:
     Raises:
         BrokerError: no broker within a minute of the start, or told to stop while it was away.
     """
-    marks = Counter("headrace_clock_marks_total", "Times that a mark was written everywhere")
-    lag = Gauge("headrace_clock_lag_seconds", "How long the newest marks took to be acknowledged")
+    metrics = ClockMetrics()
     wait_for_broker(settings, _BROKER_S)
     create_topics(settings)
     with Writer(settings, bulk=False, stopping=stopping) as writer:
@@ -50,8 +59,8 @@ def run(settings: Settings, stopping: threading.Event) -> None:
             began = time.time()
             marker.mark(int(began * 1000))
             writer.flush()
-            marks.inc()
-            lag.set(time.time() - began)
+            metrics.marks.inc()
+            metrics.lag.set(time.time() - began)
 
 
 def main(settings: Settings) -> None:

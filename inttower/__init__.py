@@ -1,7 +1,6 @@
 """IntTower and the models it is compared with, as a plain PyTorch library.
 
-Everything that is meant to be used from outside can be imported from here; each name is loaded when
-it is first asked for, since PyTorch loads slowly.
+Import every public name from here. Each is loaded at its first use, since PyTorch is slow to load.
 
 >>> from inttower import FeatureSpec, Field, IntTower
 """
@@ -107,12 +106,12 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> object:
-    """Load what is asked for."""
+    """Load a public name at its first use."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'inttower' has no {name!r}")
     return getattr(import_module(f"inttower.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """All names."""
+    """All public names."""
     return sorted(_MODULE_OF)

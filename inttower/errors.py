@@ -18,12 +18,12 @@ class BundleError(IntTowerError):
 
 
 class StoreError(IntTowerError):
-    """A model store that cannot be reached, or a version in it that is not there or differs."""
+    """A model store that cannot be reached, or a version in it that is missing or differs."""
 
 
 class StaleBatchError(IntTowerError):
-    """A batch was encoded before its table gave some of its rows to other ids: encode it again."""
+    """A batch was encoded before its table evicted ids and reused their rows: encode it again."""
 
 
 class StateError(IntTowerError):
-    """User state that was asked for a time it has forgotten, or taught out of order."""
+    """A user state was asked for a time before its window, or given outcomes out of order."""

@@ -1,4 +1,4 @@
-"""How good predictions were: figures over arrays of logits and labels."""
+"""Evaluation figures over arrays of logits and labels: AUC, GAUC, log loss, calibration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures of one model over some rows; None where the rows do not define it.
+    """The figures of one model over some rows; None where the rows do not define one.
 
     Attributes:
         rows: how many rows.
         positives: how many of them were clicked.
         auc: area under the ROC curve, over all pairs of rows.
-        logloss: mean of −log p(label), natural logarithm.
+        logloss: log loss, the mean of −log p(label), natural logarithm.
         calibration: sum of predicted probabilities over the number of positives.
         gauc: AUC inside each user, mean over users with both labels, weighted by their rows.
     """
@@ -50,7 +50,7 @@ def auc(labels: Array, logits: Array) -> float:
 
 
 def logloss(labels: Array, logits: Array) -> float:
-    """Mean of −log p(label), natural logarithm; exact for logits of any size.
+    """Log loss: the mean of −log p(label), natural logarithm; exact for logits of any size.
 
     >>> round(logloss(np.array([1, 0]), np.array([0.0, -1000.0])), 6)
     0.346574

@@ -27,6 +27,7 @@ FOLDERS = (
     *("headrace", "bench", "deploy", "trainer", "serving"),
     *("features", "streaming", "inttower", "settings"),
 )
+_TEST = re.compile(r"^- `(test_\w+)`$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"^\{\{ (\w+) \}\}$", re.MULTILINE)
 _TYPE_NAMES = {
     "NoneType": "null",
@@ -39,12 +40,23 @@ _TYPE_NAMES = {
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Fill in a page's placeholders.
+    """Fill in a page's placeholders, and name the file of each test that it lists.
 
     Raises:
-        KeyError: a placeholder that no generator fills.
+        KeyError: no generator fills the placeholder, or there is no such test.
     """
+    markdown = _TEST.sub(lambda found: f"- `{tests()[found[1]]}::{found[1]}`", markdown)
     return _PLACEHOLDER.sub(lambda found: GENERATORS[found[1]](), markdown)
+
+
+@cache
+def tests() -> dict[str, str]:
+    """The file of each test, by the name of the test."""
+    found = {}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for name in re.findall(r"def (test_\w+)\(", path.read_text()):
+            found[name] = path.relative_to(ROOT).as_posix()
+    return found
 
 
 # ---------------------------------------------------------------------- settings

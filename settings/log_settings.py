@@ -14,7 +14,7 @@ class LogSettings(Section):
     attribution_ms: int = Field(
         500,
         ge=1,
-        description="a click this long after its impression still counts; MovieLens: the rating is"
+        description="attribution window: a click this long after its impression still counts; MovieLens: the rating is"
         " its own feedback and times are whole seconds, so half a second keeps seconds apart",
     )
 

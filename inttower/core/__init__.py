@@ -1,1 +1,1 @@
-"""What every model stands on: feature spec, id tables, learner, contract."""
+"""What all models share: feature spec, id tables, embedding table, learner, contract."""

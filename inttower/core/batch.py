@@ -1,8 +1,8 @@
-"""Rows as a model reads them: text already turned into rows of the embedding table.
+"""A batch of encoded rows: ids are already rows of the embedding table.
 
 A batch is two plain arrays, so that a mini-batch is one slice of each. Every field that is not
-dense owns some columns of ``rows``: a sparse one a single column, a multi or sequence field
-``max_length`` of them, filled from the left, -1 behind the last.
+dense has columns of its own in ``rows``: a sparse field one, a multi or sequence field
+``max_length`` of them, filled from the left and padded with -1.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Batch:
     """B encoded rows.
 
     Attributes:
-        rows: int32 [B, K], rows of the embedding table, -1 where a list has ended.
+        rows: int32 [B, K], rows of the embedding table; -1 is padding.
         dense: float32 [B, n], as given: not yet scaled.
-        generation: how often the table had given away rows of its own when this was encoded.
+        generation: how often the table had evicted ids when this was encoded.
     """
 
     rows: RowArray
@@ -48,17 +48,17 @@ class Batch:
 
     @classmethod
     def concat(cls, batches: Sequence[Batch]) -> Batch:
-        """One batch of several, row after row.
+        """Join batches, row after row.
 
         Raises:
             SpecError: there is none.
-            StaleBatchError: rows were given away between the encoding of one and the next.
+            StaleBatchError: ids were evicted between the encoding of one and the next.
         """
         if not batches:
             raise SpecError("no batches to put together: give at least one")
         if len({b.generation for b in batches}) > 1:
             raise StaleBatchError(
-                "the batches were encoded before and after ids expired: encode the older ones again"
+                "ids were evicted between the encoding of these batches: encode them again"
             )
         return cls(
             np.concatenate([b.rows for b in batches]),
@@ -69,13 +69,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns of a batch belong to which field: users first, items behind them."""
+    """Which columns of a batch belong to which field: the user side first, then the item side."""
 
     spec: FeatureSpec
 
     @cached_property
     def embedded(self) -> tuple[Field, ...]:
-        """The fields that are looked up in the table, in the order of their columns."""
+        """The fields that the embedding table holds, in the order of their columns."""
         return tuple(f for side in SIDES for f in self.spec.of_side(side) if f.kind != "dense")
 
     @cached_property
@@ -100,12 +100,12 @@ class Layout:
 
     @cached_property
     def columns(self) -> int:
-        """K: columns of ``Batch.rows``."""
+        """K, the number of columns of ``Batch.rows``."""
         return int(self._widths.sum())
 
     @cached_property
     def dense_columns(self) -> int:
-        """n: columns of ``Batch.dense``."""
+        """n, the number of columns of ``Batch.dense``."""
         return sum(f.width for f in self.dense)
 
     def row_slice(self, name: str) -> slice:
@@ -149,7 +149,7 @@ class Layout:
                     f"column {field.name!r} is missing; there are {', '.join(sorted(columns))}"
                 ) from None
             except (TypeError, ValueError) as error:
-                raise SpecError(f"column {field.name!r} holds what is no number: {error}") from None
+                raise SpecError(f"column {field.name!r} must hold numbers: {error}") from None
             if values.size != count * field.width or len(values) != count:
                 raise SpecError(
                     f"column {field.name!r} has shape {values.shape}, not {(count, field.width)}"

@@ -1,12 +1,12 @@
-"""The contract of everything here that learns: predict, then learn, on batches.
+"""The contract of every model: predict a batch, then learn it.
 
     batch = model.encode(columns, admit=True)   # text to rows; new ids get a row
     logits = model.predict(batch)               # changes nothing: record it
     model.learn(batch, labels)                  # one step
 
-A stream that does both takes ``predict_then_learn``, which needs one pass less.
-``fit`` is the warm-up before such a stream. ``state`` is everything that has been learnt, as
-plain arrays and bytes: two models of equal state go on to equal bytes.
+``predict_then_learn`` does both in one forward pass. ``fit`` is the warm-up before a stream.
+``state`` is everything that has been learnt, as plain arrays and bytes: two models with equal state
+that learn the same batches end with equal bytes.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from inttower.core.batch import Batch, FloatArray
 from inttower.core.spec import FeatureSpec
 from inttower.publish.published import ServingEncoder
 
-# One entry a field: sparse a text a row, multi and sequence a list of texts a row, dense float32
-# [B] (or [B, width]).
+# One entry a field. sparse: a text a row; multi and sequence: a list of texts a row; dense: float32
+# [B] or [B, width].
 Columns = Mapping[str, Sequence[str] | Sequence[Sequence[str]] | FloatArray]
 State = dict[str, npt.NDArray[np.generic] | bytes]
 Labels = npt.NDArray[np.generic]
-# Called now and then during the warm-up with the part that is done, 0 to 1
+# Called from time to time during the warm-up with the share that is done, 0 to 1
 Progress = Callable[[float], None]
 
 
 @runtime_checkable
 class Model(Protocol):
-    """What learns from batches of labelled rows."""
+    """A model that learns from batches of labelled rows."""
 
     @property
     def spec(self) -> FeatureSpec:
         """The fields that it reads."""
 
     def encode(self, columns: Columns, admit: bool) -> Batch:
-        """Turn text to rows of the id tables.
+        """Encode columns: look up ids in the id tables.
 
         Args:
-            columns: all fields of the spec; further ones are not read.
-            admit: count what is seen and give new ids rows; else unknown ids share one row.
+            columns: all fields of the spec; others are ignored.
+            admit: count sightings and give new ids a row; otherwise unknown ids share one row.
 
         Raises:
             SpecError: a field is missing, or of another length or type.
@@ -53,12 +53,12 @@ class Model(Protocol):
         """Logits, float32 [B]; changes nothing."""
 
     def learn(self, batch: Batch, labels: Labels, weights: FloatArray | None = None) -> float:
-        """One step on labels 0/1 [B] with weights [B] (none: ones). The mean loss before it."""
+        """One step on labels 0/1 [B] with weights [B] (default 1); the mean loss before it."""
 
     def predict_then_learn(
         self, batch: Batch, labels: Labels, weights: FloatArray | None = None
     ) -> tuple[FloatArray, float]:
-        """Logits [B] as they were before the step, and what :meth:`learn` gives; in one pass."""
+        """Logits [B] from before the step, and the mean loss before it; in one pass."""
 
     def fit(
         self,
@@ -72,11 +72,11 @@ class Model(Protocol):
     ) -> None:
         """Warm up: scale the dense fields, set the bias, then shuffled epochs.
 
-        ``None`` takes what the model's training settings say.
+        ``None`` takes the value of the model's training settings.
         """
 
     def state(self) -> State:
-        """Everything learnt, optimiser and id tables included, as copies."""
+        """Everything learnt, with optimiser and id tables, as copies."""
 
     def load_state(self, state: Mapping[str, npt.NDArray[np.generic] | bytes]) -> None:
         """The inverse of :meth:`state`, for a model made with the same arguments."""
@@ -87,13 +87,13 @@ class Decoupled(Model, Protocol):
     """A model with a user side and an item side, so that it can be published as vectors."""
 
     def serving_encoder(self) -> ServingEncoder:
-        """The weights as they stand, as encoders that later steps do not change."""
+        """Encoders with a copy of the current weights; later steps do not change them."""
 
     def user_id_rows(self, ids: Sequence[str]) -> FloatArray:
-        """What has been learnt of these users, float32 [n, R]; the unknown row for unknown ids."""
+        """The learnt rows of these users, float32 [n, R]; the unknown row for unknown ids."""
 
     def item_id_rows(self, ids: Sequence[str]) -> FloatArray:
-        """The same of items, float32 [n, D]."""
+        """The learnt rows of these items, float32 [n, R]."""
 
     def known_ids(self, side: str) -> list[str]:
         """The ids of ``"user"`` or ``"item"`` that have a row of their own, in row order."""

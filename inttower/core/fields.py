@@ -1,4 +1,4 @@
-"""How a model that is not decoupled reads its inputs: all fields of both sides at once."""
+"""Inputs of the single-tower models: all fields of both sides at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from inttower.core.network import Inputs, Shape
 
-# as the table's first embeddings: a product of two must start near 0
+# like first embeddings in the table: a product of two must start near 0
 SPREAD = 0.01
 
 
@@ -22,11 +22,11 @@ def flat_size(shape: Shape) -> int:
 
 
 class FieldVectors(nn.Module):
-    """Each of the M fields as a vector of D numbers, the dense ones too.
+    """Each of the M fields as a vector of D numbers, dense fields too.
 
-    A dense number x is x·v with a learnt v, so that it can take part in products of fields: left
-    out of them, the counters, the strongest features there are, would meet nothing. A dense
-    vector is one field as well: the sum over its numbers.
+    A dense number x becomes x·v with a learnt v, so that it takes part in products of fields.
+    Otherwise the counters, which are the strongest features, would interact with nothing. A dense
+    vector is one field: the sum over its numbers.
     """
 
     def __init__(self, shape: Shape) -> None:

@@ -1,8 +1,8 @@
-"""The table's rows on their way into a network, and their gradients on the way back.
+"""Embedding lookup: the mean of each field's rows, and the gradients of those rows.
 
-On a CPU these are three short loops: torch's own embedding bag sorts its indices twice a step and
-differentiates through slices that it first fills with zeros, a tenth of a step of 2048 rows.
-Elsewhere it is used.
+On a CPU these are three short numba loops. torch's embedding bag would sort its indices twice a
+step and differentiate through slices that it first fills with zeros, which takes a tenth of a step
+of 2048 rows. On other devices the embedding bag is used.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Means = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @kernel
 def number(rows: RowArray, place: IntArray, places: RowArray) -> IntArray:
-    """Number the rows of a batch as they come.
+    """Number the distinct rows of a batch in the order of their appearance.
 
     Args:
         rows: int32 [B, K]; EMPTY where there is none.
-        place: scratch, int64 [rows of the table], all NOWHERE, and left so.
+        place: scratch, int64 [rows of the table], all NOWHERE before and after.
         places: int32 [B, K], filled with the number of each row, EMPTY where there is none.
 
     Returns:
@@ -83,7 +83,7 @@ def _means(
 def _spread(
     grad: FloatArray, places: RowArray, bounds: IntArray, out: FloatArray, first: FloatArray
 ) -> None:
-    """Add to grad [r, ≥ D + 1] what :func:`_means` owes to each row."""
+    """Backward pass of :func:`_means`: add each row's gradient to grad [r, ≥ D + 1]."""
     width = out.shape[2]
     for i in range(places.shape[0]):
         for f in range(out.shape[1]):

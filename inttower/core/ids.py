@@ -1,4 +1,8 @@
-"""Open-ended text ids: which slot of a table an id has, who gets one, and who must go."""
+"""The id table: which slot an open-ended text id has, when it is admitted, when it is evicted.
+
+An id is admitted at its n-th sighting. It is evicted when the table is full and it has not been
+seen for longest, or when it has not been seen during a given number of sightings.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,18 @@ from inttower.core.batch import IntArray
 from inttower.errors import SpecError
 
 UNKNOWN = 0
-# Finding the oldest is a pass over all: so a full table lets go of this part of itself at once, and
-# looks for lapsed ids this often in the time after which they lapse.
+# Finding the oldest ids is a pass over all of them. So a full table evicts a 16th of its ids at
+# once, and ids that have expired are looked for 16 times during their time to live.
 _PARTS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an :meth:`IdTable.admit` did.
+    """The slots that one :meth:`IdTable.admit` changed.
 
     Attributes:
         admitted: slots that now belong to new ids, int64.
-        expired: slots whose ids were let go (some may be among the admitted), int64.
+        expired: slots whose ids were evicted (some may be among the admitted), int64.
     """
 
     admitted: IntArray
@@ -42,14 +46,14 @@ class _Saved(msgspec.Struct, frozen=True, kw_only=True):
 class IdTable:
     """Slots 1, 2, … for ids in the order of their admission; slot 0 is the unknown id.
 
-    The clock is the number of sightings so far, so that a table depends on nothing but what it
-    was shown. Slots of ids that were let go are given to the next new ones, lowest first.
+    The clock counts sightings, so that the table depends on nothing but the ids it was shown. The
+    slot of an evicted id goes to the next new one, the lowest slot first.
 
     Args:
-        limit: ids at most; when full, those not seen for longest go.
+        limit: most ids; a full table evicts those not seen for longest.
         admit_after: an id gets its slot at its n-th sighting. Those before count as unknown.
-        expire_after: an id not seen during the last so many sightings goes, give or take a 16th;
-            None: never.
+        expire_after: an id that is not among the last so many sightings is evicted (up to a 16th
+            later); None: never.
 
     >>> table = IdTable(limit=2)
     >>> table.admit(["a", "b", "a"]).admitted
@@ -69,12 +73,12 @@ class IdTable:
         self.admit_after = admit_after
         self.expire_after = expire_after
         self._slot: dict[str, int] = {}
-        self._text: list[str] = [""]  # by slot; the unknown one and free ones hold no id
+        self._text: list[str] = [""]  # by slot; empty for the unknown one and for free ones
         self._seen: IntArray = np.zeros(64, np.int64)  # clock at the last sighting, by slot
-        self._free: list[int] = []  # descending: the lowest is popped
+        self._free: list[int] = []  # descending, so that pop() gives the lowest
         self._pending: dict[str, int] = {}  # sightings of ids that have no slot yet
         self._clock = 0
-        self._swept = 0  # clock when lapsed ids were last looked for
+        self._swept = 0  # clock at the last search for expired ids
 
     def __len__(self) -> int:
         return len(self._slot)
@@ -84,7 +88,7 @@ class IdTable:
 
     @property
     def slots_used(self) -> int:
-        """Slots ever given out and the unknown one: an array by slot needs this length."""
+        """Length that an array by slot needs: slots ever used, with the unknown one."""
         return len(self._text)
 
     @property
@@ -102,10 +106,10 @@ class IdTable:
         return np.array([get(text, missing) for text in texts], np.int64)
 
     def admit(self, texts: Sequence[str]) -> Change:
-        """Count sightings, give slots to the ids that have earned one, expire others.
+        """Count sightings, admit ids that have been seen often enough, evict others.
 
-        All of ``texts`` counts before any slot is given: ids that are among them do not expire.
-        If they alone are more than the limit, the last new ones stay unknown.
+        All of ``texts`` is counted before any slot changes, so none of these ids is evicted. If
+        they alone exceed the limit, the last new ones stay unknown.
         """
         slot = self._slot
         sighted = Counter(texts)
@@ -114,17 +118,17 @@ class IdTable:
         self._seen[here] = now
         newcomers = [t for t in sighted if t not in slot]
         if self.admit_after > 1:
-            newcomers = [t for t in newcomers if self._earned(t, sighted[t])]
-        expired = self._make_room(len(newcomers), now)
+            newcomers = [t for t in newcomers if self._seen_often_enough(t, sighted[t])]
+        expired = self._evict(len(newcomers), now)
         newcomers = newcomers[: self.limit - len(slot)]
         admitted = np.array([self._place(t, now) for t in newcomers], np.int64)
         return Change(admitted, expired)
 
-    def _earned(self, text: str, sightings: int) -> bool:
+    def _seen_often_enough(self, text: str, sightings: int) -> bool:
         count = self._pending.pop(text, 0) + sightings
         if count >= self.admit_after:
             return True
-        self._pending[text] = count  # behind all others: the first is the longest unseen
+        self._pending[text] = count  # moved to the end: the first is the one not seen for longest
         if len(self._pending) > self.limit:
             del self._pending[next(iter(self._pending))]
         return False
@@ -142,23 +146,23 @@ class IdTable:
         self._seen[slot] = now
         return slot
 
-    def _make_room(self, wanted: int, now: int) -> IntArray:
-        lapsed = self.expire_after is not None and now - self._swept >= max(
+    def _evict(self, wanted: int, now: int) -> IntArray:
+        expiry_due = self.expire_after is not None and now - self._swept >= max(
             1, self.expire_after // _PARTS
         )
         short = wanted - (self.limit - len(self._slot))
-        if not lapsed and (short <= 0 or not wanted):
+        if not expiry_due and (short <= 0 or not wanted):
             return np.zeros(0, np.int64)
         used = np.sort(np.fromiter(self._slot.values(), np.int64, len(self._slot)))
         seen = self._seen[used]
         go = np.zeros(len(used), np.bool_)
-        if lapsed and self.expire_after is not None:
+        if expiry_due and self.expire_after is not None:
             self._swept = now
             go = seen < now - self.expire_after
             short -= int(go.sum())
         if wanted and short > 0:
             oldest = np.flatnonzero((seen < now) & ~go)
-            # the longest unseen first, of equals the lower slot
+            # not seen for longest first; of equals the lower slot
             oldest = oldest[np.argsort(seen[oldest], kind="stable")]
             go[oldest[: max(short, self.limit // _PARTS)]] = True
         gone = used[go]
@@ -169,7 +173,7 @@ class IdTable:
         return gone
 
     def state(self) -> tuple[bytes, IntArray]:
-        """All of it: texts and order as bytes, times of the last sightings by slot."""
+        """Everything: texts and order as bytes, the clock at each slot's last sighting."""
         saved = _Saved(
             slots=self._text,
             free=self._free,

@@ -1,4 +1,4 @@
-"""How this library compiles its inner loops: numba, at the first call, without the GIL."""
+"""Compiles inner loops with numba, at the first call; they run without the GIL."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ R = TypeVar("R")
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile ``function`` to machine code at its first call, keep the code on disk.
 
-    Strict IEEE arithmetic in the order that is written: state that is learnt by a kernel is
-    compared byte for byte, so no sum may be reordered behind the author's back.
+    Arithmetic is strict IEEE in the written order: state that a kernel learns is compared byte for
+    byte, so the compiler must not reorder sums.
     """
     return cast(Callable[P, R], numba.njit(cache=True, nogil=True)(function))
 

@@ -1,6 +1,6 @@
-"""What every model here shares: encoding, the table, scaling, the optimisers and the state.
+"""The base of all models: encoding, embedding table, scaling, optimisers, saved state.
 
-A model is then only its network. To add one, write a file with a config dataclass, a
+A model adds its network only. To add one, write a file with a config dataclass, a
 :class:`Network` and a :class:`Learner` whose ``__init__`` builds it::
 
     class DeepFM(Learner):
@@ -36,21 +36,21 @@ from inttower.publish.published import EncoderArguments, frozen
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# A scaled number further out than this says "very large" and no more
+# Scaled dense numbers are clipped here: beyond it a number means "very large" and no more
 _CLIP = 5.0
-# Rows that predict takes at a time: bounds memory, changes no result
+# Rows that predict takes at a time: it bounds memory and changes no result
 _CHUNK = 8192
 
 
 class Learner:
-    """A model behind the contract (:class:`inttower.core.contract.Model`): a network and a table.
+    """A network and an embedding table, behind :class:`inttower.core.contract.Model`.
 
     Args:
         spec: the fields.
         config: the network's dataclass; kept with bundles and compared on :meth:`load_state`.
         network: builds the network, given the shape of its inputs.
         width: D; 0 for a network that reads dense fields only and needs no table.
-        extra: E, further numbers that the network wants learnt of each side's own id.
+        extra: E, further learnt numbers of each side's own id that the network reads.
         training: how it learns.
         seed: of all first weights.
         device: ``"cpu"``, ``"cuda"``, …
@@ -95,11 +95,11 @@ class Learner:
             self.network = network(self.shape(width))
         self.network.to(self._device)
         self._dense = flatten(self.network)
-        # one vector of all weights: one launch a step, and fused, on CPU as on GPU
+        # all weights are one vector: Adam is one fused launch a step, on CPU and GPU
         self._adam = torch.optim.Adam([self._dense], lr=training.lr_stream, fused=True)
 
     def shape(self, width: int) -> Shape:
-        """What the network finds in its inputs."""
+        """Sizes of the network's inputs."""
         sides = []
         for side in SIDES:
             fields, dense = self.layout.fields_of(side), self.layout.dense_of(side)
@@ -107,7 +107,7 @@ class Learner:
         return Shape(sides[0], sides[1], self.layout)
 
     def encode(self, columns: Columns, admit: bool) -> Batch:
-        """Text to rows; see :meth:`inttower.core.contract.Model.encode`."""
+        """Look up ids; see :meth:`inttower.core.contract.Model.encode`."""
         if self.table is not None:
             rows, count = self.table.encode(columns, admit)
             generation = self.table.generation
@@ -134,16 +134,16 @@ class Learner:
         return out
 
     def learn(self, batch: Batch, labels: Labels, weights: FloatArray | None = None) -> float:
-        """One step; the mean loss before it."""
+        """One step; returns the mean loss before it."""
         return self.predict_then_learn(batch, labels, weights)[1]
 
     def predict_then_learn(
         self, batch: Batch, labels: Labels, weights: FloatArray | None = None
     ) -> tuple[FloatArray, float]:
-        """One step; the logits [B] and the mean loss before it."""
+        """One step; returns the logits [B] and the mean loss from before it."""
         self._check(batch)
         if not len(batch):
-            raise SpecError("a batch without rows cannot be learnt: leave it out")
+            raise SpecError("a batch without rows cannot be learnt: skip it")
         return self._step(batch.rows, batch.dense, labels, weights)
 
     def fit(
@@ -233,15 +233,15 @@ class Learner:
         return self._as_read(side, self.table.values(self.table.rows_of(name, ids)))
 
     def _as_read(self, side: Side, rows: FloatArray) -> FloatArray:
-        """Rows of a side's own ids as the network meets them."""
+        """Rows of a side's own ids as the network reads them: zeros if that side is unread."""
         return np.zeros_like(rows) if side in self.training.unread else rows
 
     def user_id_rows(self, ids: Sequence[str]) -> FloatArray:
-        """What has been learnt of these users, float32 [n, R]; R = D + 1 + E."""
+        """The learnt rows of these users, float32 [n, R]; R = D + 1 + E."""
         return self._id_rows("user", ids)
 
     def item_id_rows(self, ids: Sequence[str]) -> FloatArray:
-        """The same of items."""
+        """The learnt rows of these items, float32 [n, R]."""
         return self._id_rows("item", ids)
 
     def published(self) -> EncoderArguments:
@@ -283,7 +283,7 @@ class Learner:
         known = np.ascontiguousarray(labels, np.float32)
         if not ((known == 0) | (known == 1)).all():
             raise SpecError(
-                "labels are 0 or 1, one is something else: a step would spoil the model"
+                "labels must be 0 or 1, one is something else: a step would spoil the model"
             )
         y = self._tensor(known)
         if y.shape != (len(dense),):
@@ -301,7 +301,7 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         self._adam.step()
         if self.table is not None and gathered is not None:
-            # the loss is a mean: Adagrad's gradients are sums over the batch
+            # the loss is a mean, but Adagrad takes gradients that are sums over the batch
             self.table.step(gathered, len(dense), self.training.lr_rows)
             self.table.count(rows)
         return logits.detach().float().cpu().numpy(), float(loss.detach())
@@ -335,7 +335,7 @@ class Learner:
         return Inputs(sides[0], sides[1], self._tensor(share)), gathered
 
     def _read(self, rows: RowArray) -> RowArray:
-        """The rows whose values count: none for ids that are not read."""
+        """The rows, with padding in place of ids that are not read."""
         if self.training.unread:
             rows = rows.copy()
             for side in self.training.unread:
@@ -349,7 +349,7 @@ class Learner:
         return rows[:, column].astype(np.int64)
 
     def _drop_ids(self, rows: RowArray, rng: np.random.Generator) -> RowArray:
-        """A copy in which some ids are the unknown one."""
+        """Id-dropout: a copy in which some ids are replaced by the unknown one."""
         if self.table is None or not self.training.id_dropout:
             return rows
         rows = rows.copy()
@@ -361,13 +361,15 @@ class Learner:
 
     def _fit_scaling(self, dense: FloatArray) -> None:
         mean, deviation = np.zeros((2, dense.shape[1]))
-        for k in range(dense.shape[1]):  # one at a time: doubles of all of them are gigabytes
+        for k in range(
+            dense.shape[1]
+        ):  # a column at a time: float64 copies of all of them would be gigabytes
             values = dense[:, k].astype(np.float64)
             values = values[~np.isnan(values)]
             if len(values):
                 mean[k], deviation[k] = values.mean(), values.std()
         self._mean = mean.astype(np.float32)
-        # a constant says nothing: it stays at 0, and does not become noise divided by nothing
+        # a constant carries no information: its scale is 0, or rounding noise would be blown up
         varies = deviation > 1e-6 * np.maximum(1, np.abs(mean))
         self._scale = np.where(varies, 1 / np.where(varies, deviation, 1), 0).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron that most models here have somewhere."""
+"""The multi-layer perceptron that most models use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear layers, a ReLU between each two: [B, size] to [B, hidden[-1]].
+    """Linear layers with a ReLU between them: [B, size] to [B, hidden[-1]].
 
-    There is none behind the last: what leaves may be a logit, or a vector that meets another in a
-    product, which behind a ReLU could never be negative.
+    There is no ReLU after the last layer: the output may be a logit, or a factor of a dot product,
+    which could otherwise never be negative.
     """
 
     def __init__(self, size: int, hidden: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What a network is given, and what it owes: the part of a model that its own file writes."""
+"""Inputs and base class of a network: the part of a model that its own file writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inttower.core.spec import Side
 
 @dataclass(frozen=True, slots=True)
 class SideShape:
-    """What a network finds on one side: m embedded fields of D numbers, n dense numbers."""
+    """Sizes of one side's inputs: m embedded fields of D numbers, n dense numbers."""
 
     fields: int
     width: int
@@ -30,12 +30,12 @@ class SideShape:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a network finds in its :class:`Inputs`.
+    """Sizes of a network's :class:`Inputs`.
 
     Attributes:
         user: the user side.
         item: the item side.
-        layout: where each field lies, by name.
+        layout: the columns of each field, by name.
     """
 
     user: SideShape
@@ -60,8 +60,8 @@ class SideInputs:
         first: float32 [B, m], first-order weights of the same.
         dense: float32 [B, n], scaled and clipped; 0 where a number was missing.
         raw: float32 [B, n], the same as given; 0 where missing.
-        ids: int64 [B], table row of the side's own id: equal where the id is.
-        extra: float32 [B, E], further numbers learnt of that id, for models that ask for them.
+        ids: int64 [B], table row of the side's own id.
+        extra: float32 [B, E], further learnt numbers of that id, for models that ask for them.
     """
 
     fields: Tensor
@@ -83,7 +83,7 @@ class Inputs:
     Attributes:
         user: the user side.
         item: the item side.
-        item_share: float32 [B], part of all learnt rows that were of this item.
+        item_share: float32 [B], share of all learnt rows that had this item.
     """
 
     user: SideInputs
@@ -92,7 +92,7 @@ class Inputs:
 
 
 class Network(nn.Module):
-    """The weights of a model other than its table. ``bias`` is set from the base rate."""
+    """The weights of a model without its embedding table. ``bias`` starts at the base rate."""
 
     bias: nn.Parameter
 
@@ -105,9 +105,9 @@ class Network(nn.Module):
         """Logits [B]."""
 
     def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """What a step makes smaller, and the logits [B] on the way to it.
+        """The loss that a step minimises, and the logits [B].
 
-        The loss here is the weighted log loss, mean over the batch.
+        Here the weighted log loss, mean over the batch.
         """
         logits: Tensor = self(inputs)
         return log_loss(logits, labels, weights), logits
@@ -119,10 +119,10 @@ def log_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def flatten(network: Network) -> nn.Parameter:
-    """Make all weights views of one vector, gradients too; each starts on a cache line.
+    """Make all weights and gradients views of one vector; each starts on a cache line.
 
-    A start that differs between two runs would let the linear algebra choose other instructions,
-    and give other last bits.
+    With another alignment the linear algebra may choose other instructions, whose results differ in
+    the last bits.
     """
     parameters = list(network.parameters())
     ends = np.cumsum([-(-p.numel() // 16) * 16 for p in parameters])

@@ -1,9 +1,9 @@
 """What a model reads: named fields on a user side and an item side.
 
-A *sparse* field holds one text id a row, a *multi* field a set of them (genres), a
-*sequence* field a short list of ids that live in another field's table (the last liked
-items, in the item id's table), a *dense* field a number or a vector of ``width`` numbers; the
-model scales it by statistics of its warm-up.
+A *sparse* field holds one text a row, a *multi* field a set of texts (genres), a *sequence* field a
+short list of ids of another field (the last liked items: ids of the item's id field), a *dense*
+field a number or a vector of ``width`` numbers, which the model scales by statistics of its
+warm-up.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Field:
         name: unique in its spec.
         side: the tower that reads it.
         kind: see the module.
-        is_id: the entity's own id (one a side): its table grows without end, its rows travel in
+        is_id: the side's own id (one a side): its table keeps growing, its rows are sent in
             deltas, and id-dropout applies to it.
         of: for a sequence, the sparse field whose ids it holds.
-        max_length: for multi and sequence, how many entries of a row are read (the first ones).
-        width: for dense, how many numbers it has (a vector such as a user's state: more than 1).
+        max_length: for multi and sequence, how many entries of a row are read, from the first on.
+        width: for dense, how many numbers it has; more than 1 for a vector.
     """
 
     name: str

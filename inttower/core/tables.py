@@ -1,9 +1,10 @@
-"""One embedding table for all fields of a model, which grows and learns by row-wise Adagrad.
+"""The embedding table of a model: it grows, and it learns by row-wise Adagrad.
 
-Each row holds the D numbers of an embedding and, behind them, the id's first-order weight and E
-extra numbers, which a model may ask for and gets of the two own ids alone. All fields lie in one
-matrix, so that a step gathers, differentiates and updates once, whatever the number of fields.
-Which row a field's id has is kept by an :class:`~inttower.core.ids.IdTable` a field.
+Each row holds the D numbers of an embedding, then the id's first-order weight, then E extra
+numbers, which a model may ask for and which it gets for the two sides' own ids only. All fields
+share one matrix, so that a step gathers, differentiates and updates once, however many fields there
+are. Each field has an :class:`~inttower.core.ids.IdTable` that maps its ids to rows, and admits and
+evicts them.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from inttower.core.ids import UNKNOWN, IdTable
 from inttower.core.spec import Field
 from inttower.errors import SpecError, StaleBatchError
 
-# Spread of the first embeddings: small, for a dot product of two must start near 0
+# Standard deviation of first embeddings: small, since a dot product of two must start near 0
 _SPREAD = 0.01
-# Adagrad's accumulators start here: a first step of a row is then at most lr·g/√1e-4, and mostly lr
+# First value of Adagrad's accumulators: a row's first step is at most lr·g/√1e-4, and mostly lr
 _INITIAL = 1e-4
 
 
 class Gathered:
-    """The rows of a batch as one leaf of the graph: gradients arrive in ``leaf.grad``.
+    """The distinct rows of a batch as one leaf of the graph; their gradients are ``leaf.grad``.
 
     Attributes:
         rows: int64 [r], rows of the table, each once.
         leaf: float32 [r, D + 1 + E], their values.
-        fields: float32 [B, m, D] of the users' fields and of the items': the mean over the
-            entries of each.
-        first: float32 [B, m] of both sides, first-order weights of the same.
+        fields: float32 [B, m, D] of the user side and of the item side: the mean over each
+            field's entries.
+        first: float32 [B, m] of both sides, first-order weights of the same entries.
         extra: float32 [B, E] of both sides, the extra numbers of the own id.
     """
 
@@ -64,9 +65,9 @@ class Embeddings:
         layout: which fields there are.
         width: D.
         extra: E.
-        limit: ids a field at most.
+        limit: most ids a field.
         admit_after: sightings before an id gets its row.
-        expire_after: sightings of others after which an id goes; None: never.
+        expire_after: sightings of other ids after which an id is evicted; None: never.
         seed: of the first embeddings.
         device: where the table lies.
     """
@@ -86,7 +87,7 @@ class Embeddings:
         self.layout = layout
         self.width = width
         self.extra = extra
-        # each part of a row has an Adagrad of its own: embedding, first-order weight, extra
+        # each part of a row has its own accumulator: embedding, first-order weight, extra
         ends = (0, width, width + 1, width + 1 + extra)
         self._parts = [slice(a, b) for a, b in pairwise(ends) if a < b]
         self._own_ids = [layout.row_slice(f.name).start for f in layout.embedded if f.is_id]
@@ -115,7 +116,7 @@ class Embeddings:
         behind = torch.randn(self._used, extra, generator=generator) * _SPREAD
         self.weight = self._room(torch.cat((first, behind), 1), max(64, self._used))
         self._adagrad = self._accumulators(len(self.weight))
-        # how often each row was learnt: what in-batch negatives are corrected by
+        # how often each row was learnt: the logQ correction of in-batch negatives reads it
         self.learnt: IntArray = np.zeros(len(self.weight), np.int64)
         self._total = 0
         self._place: IntArray = np.full(len(self.weight), NOWHERE)  # scratch of gather
@@ -130,7 +131,7 @@ class Embeddings:
 
     @property
     def rows_used(self) -> int:
-        """Rows ever given out, all fields together."""
+        """Rows ever used, all fields together."""
         return self._used
 
     def unknown_row(self, name: str) -> int:
@@ -140,7 +141,7 @@ class Embeddings:
     # ------------------------------------------------------------------ text to rows
 
     def encode(self, columns: Mapping[str, object], admit: bool) -> tuple[RowArray, int]:
-        """Rows of each text, int32 [B, K], and B (as ``Model.encode``)."""
+        """Table rows of all texts, int32 [B, K], and B; see ``Model.encode``."""
         texts = {f.name: self._texts(f, columns) for f in self.layout.embedded}
         if admit:
             for name in self.ids:
@@ -165,7 +166,7 @@ class Embeddings:
     def _history(
         self, field: Field, flat: Sequence[str], lengths: IntArray, part: RowArray
     ) -> None:
-        """Fill in the rows of a sequence; an id that is not known says nothing: left out."""
+        """Fill in the rows of a sequence; unknown ids are left out."""
         slots = self.ids[field.of].slots(flat, EMPTY)
         known = slots != EMPTY
         owner = np.repeat(np.arange(len(lengths)), lengths)[known]
@@ -202,7 +203,7 @@ class Embeddings:
     def _admit(self, name: str, texts: Sequence[str]) -> None:
         change = self.ids[name].admit(texts)
         if len(change.expired):
-            # The row is another id's from now on, or nobody's: batches that mean it are stale.
+            # the row belongs to another id from now on, or to none: batches that hold it are stale
             self.generation += 1
         rows = self._rows[name]
         fresh = self.ids[name].slots_used - len(rows)
@@ -229,10 +230,10 @@ class Embeddings:
         self._place = np.full(rows, NOWHERE)
 
     def check(self, batch: Batch) -> None:
-        """Raise StaleBatchError if rows of the batch may mean other ids by now."""
+        """Raise StaleBatchError if ids were evicted after this batch was encoded."""
         if batch.generation != self.generation:
             raise StaleBatchError(
-                "ids expired after this batch was encoded and their rows were given away:"
+                "ids were evicted after this batch was encoded and their rows were reused:"
                 " encode it again"
             )
 
@@ -273,7 +274,7 @@ class Embeddings:
         rate = sums.rsqrt_().mul_(lr)
         for i, part in enumerate(self._parts):
             grad[:, part].mul_(rate[:, i : i + 1])
-        # the rows are different from one another: nothing is added twice, in any order
+        # rows are distinct, so the result does not depend on the order of additions
         self.weight.index_copy_(0, rows, gathered.leaf.detach() - grad)
 
     def count(self, rows: RowArray) -> None:
@@ -285,7 +286,7 @@ class Embeddings:
                 np.add.at(self.learnt, rows[:, column], 1)
 
     def share(self, rows: IntArray) -> FloatArray:
-        """Which part of all learnt batch rows held the id of this row, float32 [n]; never 0."""
+        """Share of all learnt batch rows that held the id of this row, float32 [n]; never 0."""
         counts = np.maximum(1, self.learnt[rows])
         return (counts / max(1, self._total)).astype(np.float32)
 
@@ -296,7 +297,7 @@ class Embeddings:
         return self.weight[torch.from_numpy(rows).to(self._device)].cpu().numpy()
 
     def state(self) -> dict[str, npt.NDArray[np.generic] | bytes]:
-        """All of it, as copies."""
+        """Everything, as copies."""
         used = self._used
         state: dict[str, npt.NDArray[np.generic] | bytes] = {
             "table.weight": self.weight[:used].cpu().numpy().copy(),
@@ -341,7 +342,7 @@ def _array(
 
 
 def _check_texts(field: Field, texts: Iterable[object]) -> None:
-    """An id that looks like a number is text too: 1 and "1" would be two."""
+    """Ids must be texts, also those that look like numbers: 1 and "1" would be two ids."""
     wrong = [kind for kind in set(map(type, texts)) if not issubclass(kind, str)]
     if wrong:
         raise SpecError(

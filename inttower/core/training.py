@@ -1,4 +1,4 @@
-"""How a model learns: what is the same for every network."""
+"""Learning settings that are the same for every network."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ Products = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a model learns; the numbers were measured on MovieLens-1M.
+    """Learning settings; the figures were measured on MovieLens-1M.
 
     Args:
-        epochs: of the warm-up. More are harmful even with id-dropout.
+        epochs: of the warm-up. More of them overfit, even with id-dropout.
         batch_size: of the warm-up.
-        lr: Adam's in the first half of the warm-up.
-        lr_end: at its end; the second half falls to it in a straight line.
-        lr_stream: of the stream. Ten times as much costs .004 AUC.
-        lr_rows: row-wise Adagrad's, for the table. Predicted before learnt, IntTower+ reaches an
-            AUC of .8909 at .05 and .8929 at .1.
-        id_dropout: part of the user and item ids that the warm-up takes for unknown ones, so
-            that the unknown row learns to stand for a new id.
-        limit: ids a field at most.
+        lr: Adam's rate in the first half of the warm-up.
+        lr_end: Adam's rate at the end of the warm-up; the second half falls to it linearly.
+        lr_stream: Adam's rate in the stream. Ten times as much costs .004 AUC.
+        lr_rows: row-wise Adagrad's rate, for the embedding table. IntTower+ reaches an AUC of
+            .8909 at .05 and .8929 at .1, predicted before learnt.
+        id_dropout: share of the user and item ids that the warm-up replaces by the unknown one,
+            so that the unknown row learns what a new id is like.
+        limit: most ids a field.
         admit_after: sightings before an id gets its row.
-        expire_after: sightings of others after which an id goes; None: never.
-        unread: sides whose own id is not read: an entity is then what its other fields say. Beside
-            a user state, learnt rows of users cost .0005 AUC and .0012 GAUC on MovieLens-1M.
-        products: what the warm-up's matrix products are computed in. With ``"bfloat16"`` their
-            factors and results are rounded to 8 bits; it is faster where the processor has
-            instructions for it and batches are large. Weights, their optimisers and the whole
-            stream are float32 either way, and so are IntTower's scores.
+        expire_after: sightings of other ids after which an id is evicted; None: never.
+        unread: sides whose own id is not read, only its other fields. With a user state, learnt
+            rows of users cost .0005 AUC and .0012 GAUC.
+        products: precision of the warm-up's matrix products. ``"bfloat16"`` rounds factors and
+            results to 8 bits; it is faster on a processor with instructions for it and with large
+            batches. Weights, optimisers, IntTower's scores and the whole stream stay float32.
     """
 
     epochs: int = 2
@@ -57,10 +56,10 @@ class Training:
             )
 
     def beside_user_state(self) -> Training:
-        """The same for a model that is given a user state (:mod:`inttower.state.user_state`).
+        """These settings for a model that reads a user state (:mod:`inttower.state.user_state`).
 
-        The state says more of a user than a row of its own, which is not read; the other rows are
-        left with less to say and learn half as fast: .1 instead of .05 costs .0005 AUC.
+        The user's own row is not read, since the state says more about the user. The other rows
+        have less left to explain and learn half as fast: .1 instead of .05 costs .0005 AUC.
 
         >>> Training().beside_user_state().lr_rows
         0.05

@@ -2,8 +2,9 @@
 
 *AutoInt: Automatic Feature Interaction Learning via Self-Attentive Neural Networks*, CIKM 2019
 (arXiv 1810.11921), section 4: every field of both sides, dense ones too, is a vector; interacting
-layers of multi-head self-attention mix them; the last ones' outputs are weighted to the logit. With
-hidden layers it is the paper's AutoInt+ (section 5.5), a deep network beside the attention.
+layers of multi-head self-attention mix them; a linear layer turns the last one's output into the
+logit. With hidden layers it is the paper's AutoInt+ (section 5.5): a deep network is added to the
+attention.
 
 The letters: M fields, D numbers each, H heads of d numbers.
 """
@@ -85,7 +86,7 @@ class AutoIntNetwork(Network):
 
 
 class AutoInt(Learner):
-    """AutoInt behind the contract of this library; it is not decoupled, so it has no base.
+    """AutoInt, as a :class:`Learner`; it is not decoupled, so it cannot be published.
 
     Args:
         spec: at least one embedded field a side (each side has its id).

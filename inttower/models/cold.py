@@ -2,8 +2,8 @@
 
 *COLD: Towards the Next Generation of Pre-Ranking System*, DLP-KDD 2020 (arXiv 2007.16122), section
 3: the vectors e_j of all fields and cross features are weighted by a squeeze-and-excitation block,
-joined, and read by an MLP. The paper then keeps the K fields of the largest weights, K by what the
-servers can bear; here all stay, for the spec already says what is worth reading.
+joined, and read by an MLP. The paper then keeps the K fields with the largest weights, as many as
+the servers can afford; here all stay, since the spec already chooses the fields.
 
 The letters: M fields of D numbers, those of the crosses (the config's dots, x ∘ y) among them.
 """
@@ -71,7 +71,7 @@ class COLDNetwork(Network):
 
 
 class COLD(Learner):
-    """COLD behind the contract of this library; it is not decoupled, so it has no base.
+    """COLD, as a :class:`Learner`; it is not decoupled, so it cannot be published.
 
     Args:
         spec: at least one embedded field a side (each side has its id).
@@ -97,7 +97,8 @@ class COLD(Learner):
             config,
             lambda shape: COLDNetwork(shape, config),
             width=config.width,
-            # dense numbers come by small learnt vectors alone: .8881 AUC, against .8866 at 1e-3
+            # dense numbers are read through small learnt vectors only: .8881 AUC, against .8866 at
+            # 1e-3
             training=training or Training(lr=3e-3, lr_end=3e-4),
             seed=seed,
             device=device,

@@ -1,13 +1,13 @@
-"""DAT: two towers, each told by a learnt vector of its id what the other one answers to it.
+"""DAT: two towers; each also reads a learnt vector that imitates the other tower's output.
 
 *A Dual Augmented Two-tower Model for Online Large-scale Recommendation*, DLP-KDD 2021, sections 3.2
-to 3.4. Each user and each item has an augmented vector a, as large as what the towers give. It is a
-further input of its tower, and the adaptive-mimic mechanism (3.3) draws it, for each positive row
-(label y), to the other tower's output p, which stands still meanwhile:
+to 3.4. Each user and each item has an augmented vector a, as large as a tower's output. It is a
+further input of its tower. For each positive row (label y) the adaptive-mimic mechanism (3.3) pulls
+it towards the other tower's output p, through which no gradient flows:
 
     y·|a_u − p_v|² + y·|a_v − p_u|²
 
-The category alignment loss (3.4) is left out: it evens out categories of very unequal size in
+The category alignment loss (3.4) is left out: it balances categories of very unequal size in
 retrieval, and not every log here has categories. The logit is γ·⟨p_u, p_v⟩ + bias with p_u and p_v
 of length 1, γ learnt as in :mod:`inttower.models.two_tower`.
 """
@@ -47,7 +47,7 @@ class DATConfig:
 
 
 class DATNetwork(Network):
-    """The weights of DAT other than its table, in which the augmented vectors lie."""
+    """The weights of DAT without its embedding table, which holds the augmented vectors."""
 
     def __init__(self, shape: Shape, config: DATConfig) -> None:
         super().__init__()
@@ -77,14 +77,14 @@ class DATNetwork(Network):
         p_u, p_v = self.towers(inputs)
         logits = self.score(inputs, p_u, p_v)
         a_u, a_v = inputs.user.extra, inputs.item.extra  # [B, 128] each
-        # the vectors learn from the towers here, not the towers from the vectors
+        # here the vectors learn from the towers, not the towers from the vectors
         far = (a_u - p_v.detach()).square().sum(1) + (a_v - p_u.detach()).square().sum(1)  # [B]
         mimic = self.config.mimic * (weights * labels * far).mean()
         return log_loss(logits, labels, weights) + mimic, logits
 
 
 class DAT(Learner):
-    """DAT behind the contract of this library; it can be published.
+    """DAT, as a :class:`Learner`; it can be published.
 
     Args:
         spec: at least one embedded field a side (each side has its id).
@@ -117,7 +117,7 @@ class DAT(Learner):
         )
 
     def serving_encoder(self) -> ServingEncoder:
-        """The weights as they stand, as a pair of encoders that later steps do not change."""
+        """Encoders with a copy of the current weights; later steps do not change them."""
         return DATEncoder(**self.published())
 
 

@@ -1,8 +1,8 @@
-"""DCN-v2: layers that multiply the inputs with each other once more, beside a deep network.
+"""DCN-v2: cross layers, each of which multiplies by the inputs once more, and a deep network.
 
 *DCN V2: Improved Deep & Cross Network*, WWW 2021 (arXiv 2008.13535), sections 3.2 to 3.5: the
 parallel structure. A cross layer is x_{l+1} = x_0 ∘ (W_l x_l + b_l) + x_l, with W_l of full rank or
-U_l V_lᵀ of a low one; x_0 is all that is known of user and item side by side.
+U_l V_lᵀ of low rank; x_0 joins all inputs of user and item.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class DCNNetwork(Network):
 
 
 class DCN(Learner):
-    """DCN-v2 behind the contract of this library; it is not decoupled, so it has no base.
+    """DCN-v2, as a :class:`Learner`; it is not decoupled, so it cannot be published.
 
     Args:
         spec: at least one embedded field a side (each side has its id).

@@ -5,7 +5,7 @@
 
     bias + Σ_j w_j x_j + Σ_{j<k} ⟨V_j, V_k⟩ x_j x_k + MLP(embeddings and dense numbers)
 
-over the M fields of both sides. Dense numbers are fields of the sum too.
+over the M fields of both sides. Dense numbers are fields of the sums too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DeepFMNetwork(Network):
         super().__init__()
         self.first = FirstOrder(shape)
         self.fields = FieldVectors(shape)
-        # it reads dense numbers as they are: their vectors, linear in them, would add nothing
+        # the MLP reads dense numbers as they are: vectors that are linear in them would add nothing
         self.deep = MLP(flat_size(shape), (*config.hidden, 1))
         self.dots = Dots(shape, config.dots)
 
@@ -54,7 +54,7 @@ class DeepFMNetwork(Network):
 
 
 class DeepFM(Learner):
-    """DeepFM behind the contract of this library; it is not decoupled, so it has no base.
+    """DeepFM, as a :class:`Learner`; it is not decoupled, so it cannot be published.
 
     Args:
         spec: at least one embedded field a side (each side has its id).

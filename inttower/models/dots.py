@@ -1,7 +1,8 @@
-"""Additive terms of a dense field of the user and one of the item: the crosses any model can have.
+"""Dots: additive terms ⟨w ∘ x, y⟩ of a dense field x of the user and a dense field y of the item.
 
-Every network takes them in the same form, so that a comparison of two need not be about who had a
-cross. (Logistic regression does not: it reads numbers, one by one.)
+They are hand-made crosses that any model can have. Every network takes them in the same form, so
+that a comparison of models does not depend on who has a cross. (Logistic regression has none: it
+reads single numbers.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from inttower.core.network import Inputs, Shape
 from inttower.core.spec import FeatureSpec
 from inttower.errors import SpecError
 
-# names of the dense fields that a user state adds: the users' begin so, a speed each
+# dense fields that a user state adds; the user side has one a speed, with this prefix
 USER_STATE = "user_state_"
 ITEM_FACTORS = "item_factors"
 ITEM_BIAS = "item_factor_bias"
@@ -26,13 +27,14 @@ ITEM_BIAS = "item_factor_bias"
 class Dot:
     """An additive term ⟨w ∘ x, y⟩ of a dense field of the user and one of the item, both raw.
 
-    Genre residuals and genres of an item, or a user's state and the item's factors.
+    For example a user's residuals by genre with an item's genres, or a user's state with the item's
+    factors.
 
     Args:
         user: name of a dense field of the user side.
         item: one of the item side, of the same width.
-        first: what each weight of w starts from: 0 for a term to be found out, 1 for one that
-            is a logit already.
+        first: first value of the weights w: 0 for a term to be learnt, 1 for one that is a logit
+            already.
     """
 
     user: str
@@ -43,8 +45,8 @@ class Dot:
 def state_dots(spec: FeatureSpec) -> tuple[Dot, ...]:
     """The terms of a spec that has the fields of a user state (:mod:`inttower.state.user_state`).
 
-    Together they start as the part v·m of the logit that the state itself predicts. Its other part,
-    the item's bias, is one of the item's dense inputs, whose weight is learnt.
+    Together they start as v·m, the state's own prediction of the logit without the item's bias. The
+    bias is one of the item's dense inputs, whose weight is learnt.
     """
     names = [f.name for f in spec.of_side("user", "dense") if f.name.startswith(USER_STATE)]
     return tuple(Dot(name, ITEM_FACTORS, first=1 / len(names)) for name in names)
@@ -62,14 +64,14 @@ class Dots(nn.Module):
         )
 
     def forward(self, inputs: Inputs) -> list[Tensor]:
-        """The term of each dot, [B] each: to be added to the logit."""
+        """The term of each dot, [B] each; the caller adds them to the logit."""
         return [
             (inputs.user.raw[:, u] * w * inputs.item.raw[:, v]).sum(1)
             for w, (u, v) in zip(self.weights, self.slices, strict=True)
         ]
 
     def products(self, inputs: Inputs) -> list[Tensor]:
-        """The x ∘ y of each dot, [B, its width] each: inputs of a network that takes crosses."""
+        """The x ∘ y of each dot, [B, its width] each: inputs of a network that reads crosses."""
         return [inputs.user.raw[:, u] * inputs.item.raw[:, v] for u, v in self.slices]
 
 

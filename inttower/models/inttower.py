@@ -1,14 +1,16 @@
 """IntTower: two towers that meet in multi-head MaxSim scores.
 
 *IntTower: the Next Generation of Two-Tower Model for Pre-Ranking System*, CIKM 2022
-(arXiv 2210.09890): Light-SE, FE block and CIR; "IntTower+" adds three terms that stay decoupled.
+(arXiv 2210.09890). In the order of this file: Light-SE (section 3.2), the towers, the FE block
+(3.3), CIR (3.4). "IntTower+" adds three terms that keep user and item apart: bias heads, an FM
+skip, dots.
 
 The letters: B rows, m fields of D numbers and n dense numbers a side, L user layers, H heads of p
 numbers, r the rank of the FM skip. The score of a user and an item is
 
     bias + b_u + b_i + ⟨A x_u, B x_i⟩ + Σ dots + Σ_i w_i/√(pH) Σ_a max_b ⟨u^{i,a}, v^b⟩
 
-Everything of the item fits in one flat row [H·p | b_i | B x_i | dots], which is what is published:
+The item's part fits in one flat row [H·p | b_i | B x_i | dots], which is published:
 :mod:`inttower.publish.encoders` makes such rows, :mod:`inttower.publish.published` scores them.
 """
 
@@ -42,14 +44,15 @@ class IntTowerConfig:
 
     width: int = 32  # D
     hidden: tuple[int, ...] = (300, 300, 128)  # the paper's towers
-    heads: int = 4  # 2 to 5 differ by .001; the reference code's 32 cost 192 kMACs a candidate
-    head_size: int = 16  # p: 64 is no better than 16 here, and 4 times the memory an item
-    layers: int = 0  # user layers that meet the item, counted from the last; 0: all of them
+    heads: int = 4  # 2 to 5 differ by .001 AUC; the reference code's 32 cost 192 kMACs a candidate
+    head_size: int = 16  # p: 64 is no better, and takes 4 times the memory an item
+    layers: int = 0  # user layers in the FE block, counted from the last; 0: all
     first_order: bool = True  # b_u and b_i, with a weight for each id
-    # r; 0: no FM skip. With the bias heads +.015 AUC on MovieLens-1M; 32 for 16 +.001, 64 no more
+    # r; 0: no FM skip. With bias heads +.015 AUC on MovieLens-1M; 32 is .001 better than 16 and as
+    # good as 64
     fm_rank: int = 32
     dots: tuple[Dot, ...] = ()
-    cir: float = 0.0  # weight of the InfoNCE: .1 helps retrieval and costs .005 of pointwise AUC
+    cir: float = 0.0  # weight of CIR: .1 helps retrieval and costs .005 of pointwise AUC
     temperature: float = 0.1  # of CIR
 
     def __post_init__(self) -> None:
@@ -73,20 +76,23 @@ class IntTowerConfig:
 
     @classmethod
     def last_layer(cls) -> IntTowerConfig:
-        """Only the last user layer meets the item: a third of the work a candidate.
+        """Only the last user layer is in the FE block: a third of the work a candidate.
 
-        It must be trained so: leaving layers out afterwards changes scale and bias.
+        It must be trained this way: leaving layers out afterwards changes scale and bias.
         """
         return cls(layers=1)
 
     @property
     def used_layers(self) -> int:
-        """L: user layers that meet the item."""
+        """L, the number of user layers in the FE block."""
         return self.layers or len(self.hidden)
 
 
+# ---------------------------------------------------------------------- Light-SE (section 3.2)
+
+
 class LightSE(nn.Module):
-    """Which fields of a tower matter for this row (section 3.2): E ∘ (1 + softmax(W·mean(E)))."""
+    """Reweights the fields of a tower for each row: E ∘ (1 + softmax(W·mean(E)))."""
 
     def __init__(self, m: int) -> None:
         super().__init__()
@@ -99,8 +105,11 @@ class LightSE(nn.Module):
         return E * (1 + k).unsqueeze(2)  # [B, m, D]
 
 
+# ---------------------------------------------------------------------- the towers
+
+
 class Tower(nn.Module):
-    """One side, from its fields to the output of each of its layers."""
+    """One side: Light-SE, then hidden layers; the FE block reads the output of each."""
 
     def __init__(self, shape: SideShape, hidden: tuple[int, ...]) -> None:
         super().__init__()
@@ -109,7 +118,7 @@ class Tower(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, side: SideInputs) -> list[Tensor]:
-        """The output of every layer, [B, hidden] each."""
+        """The output of each layer, [B, hidden] each."""
         E = self.light_se(side.fields)  # [B, m, D]
         x = torch.cat((E.flatten(1), side.dense), 1)  # [B, m·D + n]
         outputs = []
@@ -119,8 +128,11 @@ class Tower(nn.Module):
         return outputs
 
 
+# ---------------------------------------------------------------------- FE block and CIR
+
+
 class IntTowerNetwork(Network):
-    """The weights of IntTower other than its table."""
+    """The weights of IntTower without its embedding table."""
 
     def __init__(self, shape: Shape, config: IntTowerConfig) -> None:
         super().__init__()
@@ -128,10 +140,11 @@ class IntTowerNetwork(Network):
         H, p, L = config.heads, config.head_size, config.used_layers
         self.user = Tower(shape.user, config.hidden)
         self.item = Tower(shape.item, config.hidden)
-        # every used user layer's output, and the last item layer's
+        # FE block: H heads of every user layer that is used, and of the last item layer
         self.user_heads = nn.ModuleList(nn.Linear(n, H * p) for n in config.hidden[-L:])
         self.item_heads = nn.Linear(config.hidden[-1], H * p)
         self.layer_weight = nn.Parameter(torch.ones(L))
+        # IntTower+: bias heads, FM skip, dots
         if config.first_order:
             self.user_first = nn.Parameter(torch.zeros(shape.user.dense))
             self.item_first = nn.Parameter(torch.zeros(shape.item.dense))
@@ -146,7 +159,7 @@ class IntTowerNetwork(Network):
         return self.score(inputs, U, V)
 
     def heads(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """User heads [B, L, H, p] and item heads [B, H, p]."""
+        """FE block, first half: user heads u [B, L, H, p] and item heads v [B, H, p]."""
         H, p = self.config.heads, self.config.head_size
         outputs = self.user(inputs.user)[-self.config.used_layers :]
         U = torch.stack(
@@ -156,16 +169,18 @@ class IntTowerNetwork(Network):
         return U.view(*U.shape[:2], H, p), V.view(-1, H, p)
 
     def score(self, inputs: Inputs, U: Tensor, V: Tensor) -> Tensor:
-        """Logits [B] from the heads and the terms beside them, in float32 (see ``products``)."""
+        """Logits [B] from the heads and the terms of IntTower+; always float32, never bfloat16."""
         with torch.autocast(U.device.type, enabled=False):
             return self._score(inputs, U, V)
 
     def _score(self, inputs: Inputs, U: Tensor, V: Tensor) -> Tensor:
         H, p = self.config.heads, self.config.head_size
+        # FE block, second half: Σ_i w_i Σ_a max_b ⟨u^{i,a}, v^b⟩ (MaxSim)
         S = U.flatten(1, 2) @ V.transpose(1, 2)  # [B, L·H, H]
         best = S.amax(2).view(len(S), -1, H).sum(2)  # [B, L]
-        # unscaled, the sum grows with H and √p, and training with many heads diverges
+        # without 1/√(pH) the sum grows with H and √p, and training with many heads diverges
         logit: Tensor = best @ self.layer_weight / sqrt(p * H) + self.bias  # [B]
+        # the terms of IntTower+
         if self.config.first_order:
             logit = logit + inputs.user.first.sum(1) + inputs.item.first.sum(1)
             logit = logit + inputs.user.dense @ self.user_first
@@ -176,7 +191,7 @@ class IntTowerNetwork(Network):
         return sum(self.dots(inputs), logit)
 
     def loss(self, inputs: Inputs, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """The log loss, with CIR beside it where the config asks for it; logits [B]."""
+        """The log loss, plus CIR if the config asks for it; and the logits [B]."""
         U, V = self.heads(inputs)
         logits = self.score(inputs, U, V)
         loss = log_loss(logits, labels, weights)
@@ -185,7 +200,7 @@ class IntTowerNetwork(Network):
         return loss, logits
 
     def contrast(self, inputs: Inputs, u: Tensor, v: Tensor, labels: Tensor) -> Tensor:
-        """CIR (section 3.4): InfoNCE of clicked pairs against the other items of the batch.
+        """CIR (section 3.4): InfoNCE of each clicked pair against the other items of the batch.
 
         Args:
             inputs: for ids and item frequencies.
@@ -194,7 +209,7 @@ class IntTowerNetwork(Network):
             labels: 0/1 [B].
 
         Returns:
-            The mean over the P clicked rows; 0 if there is none.
+            The mean over the P clicked rows; 0 if none is clicked.
         """
         clicked = labels > 0.5
         if not bool(clicked.any()):
@@ -202,10 +217,10 @@ class IntTowerNetwork(Network):
         users, items = inputs.user.ids, inputs.item.ids
         u, v = normalize(u.flatten(1), dim=1), normalize(v.flatten(1), dim=1)  # [B, H·p]
         similar = u[clicked] @ v.T / self.config.temperature  # [P, B]
-        # a popular item is a negative more often than it deserves (logQ correction)
+        # logQ correction: a popular item is a negative more often than others
         similar = similar - inputs.item_share.log()
         same_item = items[clicked].unsqueeze(1) == items  # [P, B]
-        # what else this user clicked in the batch: item j for the user of row i
+        # other items that the user of row i clicked in this batch are no negatives
         same_user = users[clicked].unsqueeze(1) == users[clicked]  # [P, P]
         clicked_item = items[clicked].unsqueeze(1) == items  # [P, B]
         other_positive = (same_user.float() @ clicked_item.float()) > 0  # [P, B]
@@ -215,7 +230,7 @@ class IntTowerNetwork(Network):
 
 
 class IntTower(Learner):
-    """IntTower behind the contract of this library; it can be published.
+    """IntTower, as a :class:`Learner`; it can be published.
 
     Args:
         spec: at least one embedded field a side (each side has its id).
@@ -258,13 +273,13 @@ class IntTower(Learner):
     ) -> IntTower:
         """The preset ``state``: an IntTower that reads a user state, as inputs and in dots.
 
-        The user's own row is then not read (:meth:`Training.beside_user_state`). Who feeds the
-        model also feeds the state; :mod:`inttower.state.user_state` says in which order.
+        It does not read the user's own row (:meth:`Training.beside_user_state`). The caller feeds
+        model and state; :mod:`inttower.state.user_state` says in which order.
 
         Args:
-            spec: without the fields of the state, which are added.
+            spec: without the fields of the state; they are added.
             state: only its shape is read.
-            config: what stands beside it; none: :meth:`IntTowerConfig.plus`.
+            config: without the dots of the state; default :meth:`IntTowerConfig.plus`.
             training: how it would learn without a state.
             seed: of its first weights.
             device: where it lies.
@@ -280,5 +295,5 @@ class IntTower(Learner):
         )
 
     def serving_encoder(self) -> ServingEncoder:
-        """The weights as they stand, as a pair of encoders that later steps do not change."""
+        """Encoders with a copy of the current weights; later steps do not change them."""
         return IntTowerEncoder(**self.published())

@@ -1,4 +1,4 @@
-"""Logistic regression on the dense features: what the counters alone are worth."""
+"""Logistic regression on the dense features: the yardstick of what counters alone are worth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LogisticRegressionConfig:
 
 
 class _Weights(nn.Module):
-    """A weight for each of n numbers, 0 at first; n may be 0, of which nn.Linear warns."""
+    """A weight for each of n numbers, 0 at first; n may be 0, which nn.Linear warns about."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -46,11 +46,11 @@ class LogisticRegressionNetwork(Network):
 
 
 class LogisticRegression(Learner):
-    """Logistic regression behind the contract of this library; it can be published.
+    """Logistic regression, as a :class:`Learner`; it can be published.
 
     Args:
         spec: at least one dense field; the others are not read.
-        training: how it learns. Few weights on scaled numbers bear large steps.
+        training: how it learns. A few weights on scaled numbers allow large steps.
         seed: has no effect, for the weights start at 0.
         device: where it lies.
     """
@@ -78,5 +78,5 @@ class LogisticRegression(Learner):
         )
 
     def serving_encoder(self) -> ServingEncoder:
-        """The weights as they stand, as a pair of encoders that later steps do not change."""
+        """Encoders with a copy of the current weights; later steps do not change them."""
         return LogisticEncoder(**self.published())

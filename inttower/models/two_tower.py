@@ -5,8 +5,8 @@ section 3, as pre-rankers use it: each side's MLP reads that side's fields, and 
 
     γ·cos(u, v) + bias    or    ⟨u, v⟩ + bias
 
-γ is learnt. Implementations that compare a sigmoid of the bare cosine fix it at 1: every
-probability then lies between .27 and .73, and the model looks worse than it is.
+γ is learnt. Implementations that take the sigmoid of the bare cosine fix it at 1. Then every
+probability lies between .27 and .73, and the model looks worse than it is.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TwoTowerNetwork(Network):
 
 
 class TwoTower(Learner):
-    """The two-tower model behind the contract of this library; it can be published.
+    """The two-tower model, as a :class:`Learner`; it can be published.
 
     Args:
         spec: at least one embedded field a side (each side has its id).
@@ -94,5 +94,5 @@ class TwoTower(Learner):
         )
 
     def serving_encoder(self) -> ServingEncoder:
-        """The weights as they stand, as a pair of encoders that later steps do not change."""
+        """Encoders with a copy of the current weights; later steps do not change them."""
         return TwoTowerEncoder(**self.published())

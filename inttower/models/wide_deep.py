@@ -1,4 +1,4 @@
-"""Wide & Deep: a linear model and a deep one, trained as one.
+"""Wide & Deep: a linear model and a deep one, trained together.
 
 *Wide & Deep Learning for Recommender Systems*, DLRS 2016 (arXiv 1606.07792), section 3. The logit
 is w·x + MLP(a) + bias, x the features and the hand-made crosses, a the embeddings. The crosses are
@@ -47,7 +47,7 @@ class WideDeepNetwork(Network):
 
 
 class WideDeep(Learner):
-    """Wide & Deep behind the contract of this library; it is not decoupled, so it has no base.
+    """Wide & Deep, as a :class:`Learner`; it is not decoupled, so it cannot be published.
 
     Args:
         spec: at least one embedded field a side (each side has its id).

@@ -1,1 +1,1 @@
-"""From a trained model to what a server reads: encoders, scorer, bundles, the model store."""
+"""Publishing: serving encoders, FE scorer, version folders (bundles), the model store."""

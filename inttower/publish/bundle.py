@@ -1,14 +1,14 @@
-"""A published version on disk: a folder that is checked as a whole before anything serves from it.
+"""A version on disk: a folder that is written once and checked as a whole before it serves.
 
     manifest.json        what the version is, and the SHA-256 of every other file
     dense.safetensors    the network's weights and the scaling of dense fields
     rows.safetensors     learnt rows: of users, of items, of every other field's ids
     items.safetensors    the item vectors, encoded
     ids.json             the ids, in the order of their rows
-    golden.json          a few rows and the logits that the model itself gave them
+    golden.json          golden scores: a few rows and the logits that the model gave them
 
-The manifest is written last: a folder without one is no version. (Where versions live, and which
-is current, is :mod:`inttower.publish.store`'s business.)
+The manifest is written last: a folder without one is no version. :mod:`inttower.publish.store`
+knows where versions are and which one is current.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from inttower.publish.snapshot import ModelSnapshot
 FORMAT = 1
 MANIFEST = "manifest.json"
 _FILES = ("dense.safetensors", "rows.safetensors", "items.safetensors", "ids.json", "golden.json")
-# The encoders and the network sum in different orders; more than this is another model
+# Encoders and network sum in different orders; a larger difference means another model
 _TOLERANCE = 1e-4
 
 M = TypeVar("M")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version is.
+    """The manifest: what a version is.
 
     Attributes:
         version: its name, unique in its channel.
@@ -57,8 +57,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         config: its configuration.
         spec: the feature spec, as JSON.
         files: SHA-256 of each file, by name.
-        offsets: the next offset of each partition of the samples that it has not learnt.
-        updates_offset: deltas of the channel from this offset on belong on top of it.
+        offsets: the next offset of each partition of the samples: what it has not learnt.
+        updates_offset: deltas of the channel from this offset on are applied on top of it.
         metrics: figures at the time of writing.
         format: of the folder.
     """
@@ -115,11 +115,11 @@ def write_bundle(
     """Write a version into a local folder, synced to disk, the manifest last.
 
     Args:
-        folder: empty (a draft of the store), or not there: then it appears as a whole.
-        model: that of ``held``, not changed since: it gives the golden logits.
+        folder: an empty one (a draft of the store), or a new one, which appears as a whole.
+        model: the model of ``held``, unchanged since: it gives the golden logits.
         held: from :func:`contents`.
         golden: columns of both sides for a few rows.
-        version: see :class:`Manifest`, as all that follow.
+        version: see :class:`Manifest`, as for all that follow.
         channel: the line of versions.
         created_ms: wall time.
         parent: the version before.
@@ -129,7 +129,7 @@ def write_bundle(
 
     Raises:
         BundleError: the folder holds something, or the version would not pass its own checks
-            (a weight that is no number).
+            (a weight that is not finite).
     """
     data = _files(model, held, golden)
     manifest = Manifest(
@@ -184,7 +184,7 @@ def _files(model: Decoupled, held: ModelSnapshot, golden: Columns) -> dict[str, 
 
 
 def _plain(field: Field, column: Sequence[Any] | FloatArray) -> list[Any]:
-    """A column as JSON can hold it; a missing number (NaN) is null."""
+    """A column in a form that JSON can hold; a missing number (NaN) is null."""
     if field.kind == "dense":
         numbers = np.asarray(column, np.float32)
         plain: list[Any] = np.where(np.isnan(numbers), np.array(None), numbers).tolist()
@@ -193,7 +193,7 @@ def _plain(field: Field, column: Sequence[Any] | FloatArray) -> list[Any]:
 
 
 def _pack(arrays: Mapping[str, FloatArray]) -> bytes:
-    # ascontiguousarray makes a vector of a single number: the shape is given back to it
+    # ascontiguousarray turns a single number into a vector: restore the shape
     packed = {k: np.ascontiguousarray(v, np.float32).reshape(v.shape) for k, v in arrays.items()}
     data: bytes = save_arrays(packed)
     return data
@@ -297,7 +297,9 @@ def _unpack(name: str, content: bytes) -> dict[str, FloatArray]:
         raise BundleError(f"{name} cannot be read: {error}") from None
     for key, array in arrays.items():
         if array.dtype != np.float32 or not np.isfinite(array).all():
-            raise BundleError(f"{key!r} in {name} holds what is no finite float32 number")
+            raise BundleError(
+                f"{key!r} in {name} holds a value that is not a finite float32 number"
+            )
     return arrays
 
 
@@ -331,7 +333,7 @@ def _check_golden(served: LoadedVersion, golden: _Golden) -> None:
         logits = served.logits(columns)
     except (KeyError, ValueError, SpecError) as error:
         raise BundleError(
-            f"the golden rows cannot be scored, weights and manifest do not fit: {error}"
+            f"the golden rows cannot be scored, so weights and manifest do not fit: {error}"
         ) from error
     wanted = np.array(golden.logits, np.float32)
     if not len(wanted) or logits.shape != wanted.shape:

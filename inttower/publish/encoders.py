@@ -1,7 +1,6 @@
-"""Numpy encoders of the models that can be published; they equal the networks to 1e-5.
+"""Serving encoders of each decoupled model, in numpy; they equal the networks to 1e-5.
 
-A further decoupled model adds its subclass of ``ServingEncoder`` here, and its name to
-:data:`ENCODERS`.
+A new decoupled model adds a subclass of ``ServingEncoder`` here, and its name to :data:`ENCODERS`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from inttower.publish.published import RowsOf, ServingEncoder, UserVector
 
 
 class _TowerEncoder(ServingEncoder):
-    """What the encoders of towers share; ``config`` has ``width``, ``hidden`` and ``dots``."""
+    """Base of the encoders with towers; ``config`` has ``width``, ``hidden`` and ``dots``."""
 
     def _linear(self, name: str, x: FloatArray) -> FloatArray:
         return cast(FloatArray, x @ self._net(f"{name}.weight").T + self._net(f"{name}.bias"))
@@ -33,14 +32,14 @@ class _TowerEncoder(ServingEncoder):
         return sum(self.spec.field(d["item"]).width for d in self.config["dots"])
 
     def _user_dots(self, raw: FloatArray) -> list[FloatArray]:
-        """User's part of each dot, w ∘ x, [its width] each."""
+        """The user's part of each dot, w ∘ x, [its width] each."""
         return [
             raw[0, self._dense_columns("user", dot["user"])] * self._net(f"dots.weights.{i}")
             for i, dot in enumerate(self.config["dots"])
         ]
 
     def _item_dots(self, raw: FloatArray) -> list[FloatArray]:
-        """Items' part of each dot, y, [n, its width] each."""
+        """The items' part of each dot, y, [n, its width] each."""
         return [raw[:, self._dense_columns("item", d["item"])] for d in self.config["dots"]]
 
     def _dense_columns(self, side: Side, name: str) -> slice:
@@ -169,13 +168,13 @@ class TwoTowerEncoder(_TowerEncoder):
             x = np.maximum(self._linear(f"{side}.layers.{i}", x), np.float32(0))
         x = self._linear(f"{side}.layers.{last}", x)
         if self._cosine:
-            # as torch's normalize: a vector of length 0 stays as it is
+            # like torch's normalize: a vector of length 0 is unchanged
             x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
         return x
 
 
 class DATEncoder(TwoTowerEncoder):
-    """DAT: two towers that also read the augmented vector behind the rows of the own ids."""
+    """DAT: two towers that also read the augmented vector, which follows the own ids' rows."""
 
     model = "DAT"
 

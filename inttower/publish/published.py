@@ -1,13 +1,14 @@
-"""What leaves the trainer: a user as a few vectors, an item as one flat row, and their score.
+"""Serving encoder, published user and published item, and the score of the two.
 
-A published item is one row of W float32 numbers: first its H·p head numbers, then a tail of T
-numbers; a user has heads, and a tail that meets the item's in a dot product. Every decoupled
-model fits: a two-tower model is all tail, IntTower's bias, FM skip and dots are its tail.
+A published item is one row of W float32 numbers: H·p numbers of its heads, then a tail of T
+numbers. A published user has heads and a tail, whose dot product with the item's tail is added to
+the FE score. Every decoupled model fits: a two-tower model is all tail; IntTower's bias, FM skip
+and dots are its tail.
 
     score = Σ_i w_i Σ_a max_b ⟨u^{i,a}, v^b⟩ + ⟨tail_u, tail_v⟩ + bias_u
 
-The encoders here are numpy: for a single user a tenth of a millisecond, which torch needs for its
-first few calls alone.
+Encoders are numpy: a single user takes a tenth of a millisecond, in which torch would make its
+first few calls.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from inttower.core.spec import FeatureSpec, Field, Side
 from inttower.errors import SpecError
 from inttower.publish.scorer import fe_scores
 
-# Gives the learnt rows [k, R] of those of the ids that are known
+# Returns the learnt rows [k, R] of the known ids among those given
 RowsOf = Callable[[Sequence[str]], FloatArray]
 
 _CLIP = np.float32(5)  # as in training
@@ -34,11 +35,11 @@ _CLIP = np.float32(5)  # as in training
 
 @dataclass(frozen=True, slots=True)
 class UserVector:
-    """What the items of one request meet.
+    """One encoded user: what a request's items are scored against.
 
     Attributes:
         heads: float32 [L, H, p]; L is 0 for models without heads.
-        layer_weights: float32 [L], every scale folded in.
+        layer_weights: float32 [L], with every scale folded in.
         tail: float32 [T].
         bias: added to every score.
     """
@@ -69,7 +70,7 @@ class EncoderArguments(TypedDict):
 
 
 class ServingEncoder(ABC):
-    """The weights of a decoupled model at one moment, as encoders of users and items.
+    """A decoupled model's weights at one moment, as encoders of users and items.
 
     Args:
         spec: the fields.
@@ -119,10 +120,10 @@ class ServingEncoder(ABC):
 
         Args:
             columns: the user side's fields, each with one row.
-            id_row: what was learnt of this user [R]; None: the unknown row. It may be longer:
-                the numbers behind are those of the dense fields that ``columns`` leaves out, in
-                the spec's order (a state that the trainer keeps and sends with the row).
-            rows_of: learnt rows of item ids, for the user's history.
+            id_row: the user's learnt row [R]; None: the unknown row. It may be longer: the further
+                numbers are the dense fields that ``columns`` leaves out, in the spec's order (a
+                user state, which the trainer keeps and sends with the row).
+            rows_of: returns learnt rows of item ids, for the user's history.
         """
 
     @abstractmethod
@@ -131,11 +132,11 @@ class ServingEncoder(ABC):
 
         Args:
             columns: the item side's fields, each with n rows.
-            id_rows: what was learnt of them [n, R]; None: the unknown row for all.
+            id_rows: their learnt rows [n, R]; None: the unknown row for all.
         """
 
     def unknown_item(self) -> FloatArray:
-        """The vector of an item of which nothing is known, float32 [W]."""
+        """The vector of an item about which nothing is known, float32 [W]."""
         columns: dict[str, Any] = {}
         for field in self.spec.of_side("item"):
             if field.kind == "dense":
@@ -210,7 +211,7 @@ class ServingEncoder(ABC):
                 behind = id_rows[..., at : at + field.width]
                 if behind.shape[-1] != field.width:
                     raise SpecError(
-                        f"column {field.name!r} is missing, and does not stand behind the id rows"
+                        f"column {field.name!r} is missing, and the id rows do not hold it either"
                     )
                 part[:] = behind
                 at += field.width
@@ -236,7 +237,7 @@ def _column(columns: Mapping[str, Any], field: Field) -> Sequence[Any]:
 
 
 def frozen(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, FloatArray]:
-    """Copies as float32 arrays that nobody can write to."""
+    """Read-only float32 copies."""
     copies = {}
     for name, value in arrays.items():
         copy = np.array(value, np.float32)

@@ -1,23 +1,23 @@
 """FE scores of one user against many items, and the best k of them.
 
-The block of fine-grained and early interaction (FE, IntTower, CIKM 2022) gives
-every user layer i = 1..L and the last item layer H heads of p numbers; the score of an item is
+The block of fine-grained and early interaction (FE block; IntTower, CIKM 2022) gives every user
+layer i = 1..L and the last item layer H heads of p numbers. The score of an item is
 
     s = Σ_i w_i Σ_a max_b ⟨u^{i,a}, v^b⟩        (a, b = 1..H)
 
-Written down naively, the user is repeated for each item. Here all user heads are one matrix
-[p, L·H], the items' heads another [N·H, p], and their product is one GEMM whose [N, H, L·H]
-result is reduced at once: the largest over the item heads (rows that lie side by side), then a
-weighted sum over the L·H user heads. The weights are applied *after* the maximum, so they may be
-negative. The result of the GEMM is L·H numbers a row, more than the items themselves when H is
-large: N is taken in blocks, so that it never leaves the cache.
+The naive code repeats the user for each item. Here all user heads are one matrix [p, L·H], the
+items' heads another [N·H, p], and their product is one GEMM. Its [N, H, L·H] result is reduced
+right away: the maximum over the item heads (adjacent rows), then a weighted sum over the L·H user
+heads. The weights are applied *after* the maximum, so they may be negative. The GEMM's result has
+L·H numbers a row, more than the items themselves when H is large, so N is processed in blocks that
+stay in the cache.
 
-On a CPU the GEMM is numpy's (OpenBLAS), because it is thin: 12 columns for 3 layers of 4 heads, at
-which torch's (MKL) was measured two to three times slower on an AMD EPYC. The reduction is numba's.
-Plain numba loops without a GEMM are faster with one head, and with 4 heads of 64 numbers as fast
-where OpenBLAS has to do with AVX2; at 4 heads of 16, the default, and at 8 heads and more they take
-twice as long.
-On an accelerator all is torch's. `headrace bench score` compares this with other ways.
+On a CPU the GEMM is numpy's (OpenBLAS), since it is thin: 12 columns for 3 layers of 4 heads, where
+torch's (MKL) measured two to three times slower on an AMD EPYC. The reduction is in numba. Plain
+numba loops without a GEMM are faster with one head; with 4 heads of 64 numbers they are as fast
+where OpenBLAS can use AVX2 only; at 4 heads of 16, the default, and at 8 heads and more they take
+twice as long. On an accelerator everything is torch's. `headrace bench score` compares this with
+other ways.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from inttower.core.kernels import relaxed_kernel
 from inttower.errors import SpecError
 
 if TYPE_CHECKING:
-    # a server scores arrays only: PyTorch would cost it 2 seconds of its start and 400 MB
+    # a server scores arrays only; importing PyTorch would cost it 2 seconds and 400 MB
     from torch import Tensor
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-# Rows of the GEMM (item heads) in a block. At p = 64 they are 256 kB, with 48 kB of products at
-# L·H = 12: a 1 MB second-level cache holds them. At four times as many rows OpenBLAS goes over to
-# its large kernel, and 12 columns take it half as long again.
+# Rows of the GEMM (item heads) in a block. At p = 64 they are 256 kB, plus 48 kB of products at
+# L·H = 12: a 1 MB second-level cache holds them. With four times as many rows OpenBLAS switches to
+# its large kernel, which takes half as long again for 12 columns.
 BLOCK_ROWS = 1024
 
 
@@ -47,7 +47,7 @@ BLOCK_ROWS = 1024
 def _reduce(
     products: FloatArray, weights: FloatArray, best: FloatArray, scores: FloatArray, heads: int
 ) -> None:
-    """Largest of each ``heads`` rows of products [n·H, L·H], weighted sum of that into scores."""
+    """Maximum of each ``heads`` rows of products [n·H, L·H], and its weighted sum, into scores."""
     width = products.shape[1]
     for item in range(scores.shape[0]):
         row = item * heads
@@ -127,8 +127,8 @@ def fe_scores(
 ) -> FloatArray | Tensor:
     """Scores of N items for one user.
 
-    Scores of an item in different company differ by rounding (a GEMM treats the edge of a block
-    with other instructions): compare with a tolerance. Numbers must be finite.
+    An item's score depends on the other items by rounding (a GEMM uses other instructions at the
+    edge of a block): compare with a tolerance. Numbers must be finite.
 
     Args:
         user_heads: [L, H, p], or [L·H, p] when ``layer_weights`` tells L or L is 1.
@@ -169,7 +169,7 @@ def as_array(values: FloatArray | Tensor) -> FloatArray:
 def _shape(
     user: FloatArray | Tensor, items: FloatArray | Tensor, weights: FloatArray | Tensor | None
 ) -> tuple[int, int, int]:
-    """Layers, heads and head size, or what does not fit."""
+    """Layers, heads and head size; checks the shapes."""
     layers = user.shape[0] if user.ndim == 3 else 1 if weights is None else len(weights)
     rows, size = int(np.prod(user.shape[:-1])), user.shape[-1]
     if user.ndim not in {2, 3} or not rows or not size or rows % layers:
@@ -205,12 +205,12 @@ def top_k(scores: FloatArray | Tensor, k: int) -> tuple[IntArray, FloatArray]:
     """
     values = as_array(scores)
     if k < 0:
-        raise SpecError(f"the best {k} of something cannot be asked for: k must be 0 or more")
+        raise SpecError(f"k must be 0 or more, it is {k}")
     if np.isnan(values).any():
         raise SpecError("a score is NaN, so there is no order: check the vectors with isfinite")
     chosen = np.arange(len(values), dtype=np.int64)
     if 0 < k < len(values):
-        # Which of the scores equal to the k-th survive must not be left to the partition.
+        # which of the scores equal to the k-th are kept must not depend on the partition
         least = np.partition(values, len(values) - k)[len(values) - k]
         above = np.flatnonzero(values > least)
         chosen = np.concatenate([above, np.flatnonzero(values == least)[: k - len(above)]])
@@ -263,7 +263,7 @@ def scores_device(u: Tensor, v: Tensor, w: Tensor, heads: int, rows: int) -> Ten
 
     columns = u.to(v.dtype).T.contiguous()  # [p, L·H]
     scores = torch.empty(len(v), dtype=torch.float32, device=v.device)
-    # An accelerator has no 2 MB cache to stay in, and wants fewer, larger launches.
+    # an accelerator has no 2 MB cache to stay in, and prefers fewer, larger launches
     items = max(1, rows * 256 // heads)
     for start in range(0, len(v), items):
         block = v[start : start + items]

@@ -1,4 +1,4 @@
-"""What a version of a model holds, in memory: encoders, learnt rows, encoded items."""
+"""The snapshot of a model that a version holds, in memory: encoders, learnt rows, item vectors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _CHUNK = 8192
 
 @dataclass(frozen=True)
 class ModelSnapshot:
-    """What a version holds, in memory.
+    """A snapshot of a model, ready to be written as a version.
 
     Attributes:
         base: the encoders.
         user_ids: users with a learnt row.
-        user_rows: float32 [n, R]; wider if the user's state stands behind the learnt row.
+        user_rows: float32 [n, R]; wider if a user state follows the learnt row.
         item_ids: items with a vector.
         item_vectors: float32 [m, W].
         item_rows: float32 [m, R], for users' histories.
@@ -44,7 +44,7 @@ class ModelSnapshot:
 
     @cached_property
     def learnt_items(self) -> npt.NDArray[np.bool_]:
-        """Which items have a row that was learnt, [m]; others have the unknown one's."""
+        """Which items have a learnt row, [m]; the others have the unknown row."""
         name = self.base.spec.id_field("item").name
         unknown = self.base.arrays.get(f"rows.{name}")
         if unknown is None or not self.base.row_width:
@@ -57,7 +57,7 @@ class ModelSnapshot:
         return {text: i for i, text in enumerate(self.user_ids)}
 
     def rows_of_items(self, ids: Sequence[str]) -> FloatArray:
-        """Learnt rows of those of the items that are known, float32 [k, R]."""
+        """Learnt rows of the known items among these, float32 [k, R]."""
         return self.item_rows[[self._item_at[i] for i in ids if i in self._item_at]]
 
     def logits(self, columns: Columns) -> FloatArray:
@@ -89,13 +89,13 @@ def contents(
     user_rows: FloatArray | None = None,
     user_ids: Sequence[str] | None = None,
 ) -> ModelSnapshot:
-    """What a version of this model, as it stands, holds.
+    """Take a snapshot of a model.
 
     Args:
-        model: as it stands.
-        items: the item side's columns of every item that the model knows, and of others that
-            shall have a vector too.
-        user_rows: what servers need of each user, if that is more than the learnt rows.
+        model: the model.
+        items: the item side's columns of every item that the model knows, and of others that should
+            have a vector too.
+        user_rows: rows of the users that servers need, if they are more than the learnt rows.
         user_ids: whose; none: all that the model knows.
 
     Raises:
@@ -105,7 +105,7 @@ def contents(
     if not isinstance(model, Decoupled):
         raise NotDecoupledError(
             f"a {type(model).__name__} reads user and item together, so there are no vectors to"
-            " publish: take a model with a base(), such as IntTower, or score pairs by predict()"
+            " publish: take a decoupled model, such as IntTower, or score pairs by predict()"
         )
     base = model.serving_encoder()
     item_ids = [str(i) for i in items[model.spec.id_field("item").name]]

@@ -1,19 +1,20 @@
-"""Where versions of a model live: one folder a channel, one a version, a pointer to the current.
+"""The model store: a folder a channel, a folder a version, a pointer to the current version.
 
     STORE/champion/000012/manifest.json ...    a version: a folder that never changes
     STORE/champion/CURRENT                     the pointer, replaced as a whole
 
-The store is a local folder or any place that fsspec reaches. What exists is defined so that a
-writer killed at any moment leaves nothing half done to be seen: **a version is a folder with a
-manifest in it**, and the pointer moves after that.
+The store is a local folder or any location that fsspec reaches. A writer that is killed at any
+moment never shows half a version: **a version is a folder with a manifest in it**, the manifest is
+written last, and the pointer moves after that.
 
-- Local folder: the files are written to a draft folder beside the versions, synced to disk, and
-  the folder is renamed; the pointer is written aside, synced, and put in place by a rename.
+- Local folder: the files are written to a draft folder next to the versions and synced to disk,
+  then
+  the folder is renamed. The pointer is written to a temporary file, synced, and renamed.
 - Object store, which cannot rename a folder: the files are uploaded, the manifest last, then the
-  pointer, each of them whole or not at all.
+  pointer; each upload is atomic.
 
-What a killed writer leaves behind (drafts, folders without manifest) is never listed, and is
-removed by :meth:`ModelStore.prune`. A channel has one writer at a time; any number may read.
+Leftovers of a killed writer (drafts, folders without manifest) are never listed;
+:meth:`ModelStore.prune` removes them. A channel has one writer at a time and any number of readers.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from inttower.errors import StoreError
 MANIFEST = "manifest.json"
 POINTER = "CURRENT"
 
-# The pointer keeps its own past, so that the record moves with it in one write. A version a minute
-# makes this two hours; a rollback is looked into sooner.
+# The pointer file holds its own history, so that both change in one write. At a version a minute
+# this is two hours.
 _MOVES_KEPT = 120
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -56,14 +57,14 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which version is current, whether it is held there, and the moves that led to it."""
+    """Which version is current, whether a rollback holds it there, and its past moves."""
 
     version: str
     held: bool = False
     moves: tuple[Move, ...] = field(default=())
 
     def to_bytes(self) -> bytes:
-        """The form that the pointer file has."""
+        """The content of the pointer file."""
         return json.dumps(asdict(self), indent=1).encode()
 
     @classmethod
@@ -108,7 +109,7 @@ class ModelStore:
         self._open_drafts: set[str] = set()
 
     def url(self, channel: str, version: str) -> str:
-        """The URL of a version's folder, for whoever reads bundles."""
+        """The URL of a version's folder, for :func:`inttower.publish.bundle.read_bundle`."""
         return cast(str, self._fs.unstrip_protocol(self._folder(channel, version)))
 
     def channels(self) -> list[str]:
@@ -120,7 +121,7 @@ class ModelStore:
         )
 
     def versions(self, channel: str) -> list[str]:
-        """Complete versions, sorted by name: give names that sort in the order of their making."""
+        """Complete versions, sorted by name; names should sort in the order of creation."""
         folder = self._channel(channel)
         return sorted(
             name
@@ -134,7 +135,7 @@ class ModelStore:
         return pointer.version if pointer else None
 
     def pointer(self, channel: str) -> Pointer | None:
-        """The pointer as a whole, with its record of moves."""
+        """The whole pointer, with its past moves."""
         path = self._pointer_path(channel)
         try:
             return Pointer.from_bytes(self._fs.cat_file(path), path)
@@ -142,7 +143,7 @@ class ModelStore:
             return None
 
     def manifest(self, channel: str, version: str) -> dict[str, Any]:
-        """The manifest of a version, as it lies there."""
+        """The manifest of a version, as it is stored."""
         path = f"{self._folder(channel, version)}/{MANIFEST}"
         try:
             return cast(dict[str, Any], json.loads(self._fs.cat_file(path)))
@@ -156,7 +157,7 @@ class ModelStore:
 
     @contextmanager
     def draft(self, channel: str) -> Iterator[Path]:
-        """A local folder to write a new version into; gone afterwards unless published."""
+        """A local folder to write a new version into; removed afterwards unless published."""
         parent = None
         if self._local:
             parent = self._channel(channel)
@@ -172,16 +173,16 @@ class ModelStore:
     def publish(self, channel: str, version: str, folder: Path) -> bool:
         """Make a version of the files in ``folder`` and point the channel at it.
 
-        Publishing the same manifest under the same name again finishes what a killed writer
-        began. A local store takes a folder of :meth:`draft` away; any other folder is copied.
+        Publishing the same manifest under the same name again finishes the work of a killed writer.
+        A local store moves a folder of :meth:`draft` in; any other folder is copied.
 
         Args:
-            channel: made when new.
+            channel: created if it is new.
             version: not used before in this channel.
             folder: holds the files, one of them the manifest.
 
         Returns:
-            Whether the version is current now: not while a rollback holds the pointer.
+            Whether the version is current now: False while a rollback holds the pointer.
 
         Raises:
             StoreError: no manifest, or a version of that name with another manifest.
@@ -210,7 +211,7 @@ class ModelStore:
     def rollback(self, channel: str, to: str | None = None) -> str:
         """Point the channel at an earlier version and hold it there until :meth:`release`.
 
-        Without the hold, a trainer that publishes every minute would undo it at once.
+        Without the hold, a trainer that publishes every minute would undo the rollback at once.
 
         Args:
             channel: must have a current version.
@@ -246,11 +247,11 @@ class ModelStore:
         return versions[-1]
 
     def prune(self, channel: str, keep: int) -> list[str]:
-        """Remove old versions and what killed writers left; the current and its parent stay.
+        """Remove old versions and leftovers of killed writers; keep the current and its parent.
 
         Args:
             channel: only its writer may prune it.
-            keep: how many of the newest versions stay, beside the current and its parent.
+            keep: how many of the newest versions to keep, besides the current and its parent.
 
         Returns:
             The versions that were removed.
@@ -281,8 +282,8 @@ class ModelStore:
         return f"{self._channel(channel)}/{POINTER}"
 
     def _names(self, folder: str) -> list[str]:
-        """What lies in a folder; nothing when there is no such folder."""
-        self._fs.invalidate_cache()  # a listing that is kept would hide other writers
+        """Names in a folder; none if there is no such folder."""
+        self._fs.invalidate_cache()  # a cached listing would hide other writers
         try:
             found = self._fs.ls(folder, detail=False)
         except FileNotFoundError:
@@ -298,7 +299,7 @@ class ModelStore:
             return
         for path in sorted(folder.rglob("*"), reverse=True):
             sync(path)
-        if target.exists():  # without a manifest, so no version: a remnant of an upload by hand
+        if target.exists():  # no manifest, so no version: left by an upload by hand
             shutil.rmtree(target)
         folder.chmod(0o755)  # a draft is private to its writer, a version is for every reader
         rename_synced(folder, target)
@@ -322,7 +323,7 @@ class ModelStore:
         write_atomic(Path(path), data)
 
     def _remove_version(self, channel: str, version: str) -> None:
-        """Take away the manifest first, in one step: from then on it is no version."""
+        """Delete the manifest first, in one step: from then on it is no version."""
         path = self._folder(channel, version)
         self._fs.rm_file(f"{path}/{MANIFEST}")
         self._fs.invalidate_cache()

@@ -1,4 +1,4 @@
-"""Static fields of a side as numbers: a column of ones, and one for each value that is frequent."""
+"""One-hot codes of a side's static fields: a column of ones, and one for each frequent value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Values = tuple[tuple[str, ...], ...]
 
 
 class Attributes:
-    """One-hot (and multi-hot) codes of the sparse and multi fields of one side, its id apart.
+    """One-hot and multi-hot codes of the sparse and multi fields of one side, without its id.
 
     Args:
         spec: the fields.
@@ -57,11 +57,11 @@ class Attributes:
         ]
 
     def fit(self, entities: Sequence[Values]) -> Floats:
-        """Choose the values that get a column; the codes of the entities, float64 [n, A]."""
+        """Choose the values that get a column; returns the entities' codes, float64 [n, A]."""
         first = 1
         for k in range(len(self._fields)):
             counts = Counter(value for values in entities for value in set(values[k]) if value)
-            # the most frequent, of equals the first by text
+            # the most frequent; of equals the first by text
             frequent = sorted(counts, key=lambda value: (-counts[value], value))[: self._most]
             self._places[k] = {value: first + at for at, value in enumerate(sorted(frequent))}
             first += len(frequent)

@@ -1,13 +1,15 @@
-"""What is believed of every user, now and at any time that an open impression may ask for.
+"""The table of user beliefs: a Gaussian a user, now and as of the time of any open impression.
 
-The step itself is in :mod:`inttower.state.kalman`; here are the users, and time.
+The update of one belief is in :mod:`inttower.state.kalman`. This module adds users, time and
+eviction: a full table evicts the users without an outcome for longest.
 
-**Time.** Outcomes are learnt in the order in which they close (their label is known), but a model
-that learns from an outcome must see the user as it stood at its *impression*, with whatever had
-closed by then and nothing later. Each instant at which a user learns therefore leaves its mean
-before that instant in a log, as far back as an open impression can be; :meth:`Beliefs.as_of` walks
-from the mean of now backwards. It gives the same whether asked before or after later outcomes were
-learnt, so a batch may be learnt whole and then be looked at row by row.
+**Time.** Outcomes are learnt in the order in which they close (their label is known). A model that
+learns from an outcome must see the user's belief as of its *impression*: with every outcome that
+had closed by then, and none that closed later. So before each instant at which a user learns, the
+mean from before it is written to a log, which reaches back as far as an impression can be open.
+:meth:`Beliefs.as_of` goes back from the current mean through this log. The answer is the same
+before and after later outcomes are learnt, so a batch may be learnt as a whole and its rows read
+afterwards.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ Array = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class DriftRates:
-    """How fast a belief forgets: what is added to the diagonal of S.
+    """How fast a belief drifts: what is added to the diagonal of S.
 
     Args:
         name: shown in reports.
         drift: after each outcome, on all dimensions but the first.
-        drift_first: the same on dimension 0, the user's general inclination to say yes.
+        drift_first: the same on dimension 0, the user's general click rate.
         gap: at an outcome that comes after a gap, on all dimensions but the first.
         gap_first: the same on dimension 0.
     """
@@ -70,12 +72,12 @@ class BeliefConfig:
     Args:
         size: numbers in a vector, as the factors have.
         speeds: one belief a user for each.
-        variance: of a new user's vector around its prior mean.
+        variance: variance of a new user's vector around its prior mean.
         gap_ms: time without an outcome that counts as a gap.
-        window_ms: the longest time from an impression to the closing of its sample; further back
-            than this from the newest outcome :meth:`Beliefs.as_of` need not reach.
-        max_users: when so many are held, a sixteenth of them, those without an outcome for the
-            longest time, are let go for each new one that finds no place.
+        window_ms: the longest time from an impression to the closing of its sample:
+            :meth:`Beliefs.as_of` reaches this far back from the newest outcome.
+        max_users: most users; a full table evicts a sixteenth of them, those without an outcome
+            for longest.
     """
 
     size: int = 32
@@ -87,7 +89,7 @@ class BeliefConfig:
 
 
 class Learnt(NamedTuple):
-    """What was believed of each row's logit just before its instant was learnt.
+    """The belief about each row's logit just before its instant was learnt.
 
     ``z`` is its mean and ``h`` its variance, float32 [n, speeds].
     """
@@ -116,7 +118,7 @@ class Beliefs:
             [[s.drift, s.drift_first, s.gap, s.gap_first] for s in config.speeds]
         )
         self._rows: dict[str, int] = {}
-        self._ids: list[str | None] = []  # by row; None where a user was let go
+        self._ids: list[str | None] = []  # by row; None where a user was evicted
         self._free: list[int] = []
         self._table = self._empty_table(16)
         self._log = self._empty_log(_room_for(0))
@@ -144,8 +146,8 @@ class Beliefs:
     ) -> Learnt:
         """Learn outcomes in the order of their closing times, and of the rows where those tie.
 
-        All rows of one user and instant are scored before any of them is learnt: give all rows of
-        an instant in one call if the returned scores matter; the beliefs do not depend on it.
+        All rows of one user and instant are scored before any of them is learnt. Give all rows of
+        an instant in one call if you need the returned scores; the beliefs do not depend on it.
 
         Args:
             users: n ids.
@@ -153,7 +155,7 @@ class Beliefs:
             labels: [n], 0 or 1.
             v: item vectors [n, p].
             b: item biases [n].
-            prior: [n, p], W d of each row's user; read where the user is new.
+            prior: [n, p], W d of each row's user; read for new users.
 
         Raises:
             StateError: times that go back.
@@ -169,7 +171,7 @@ class Beliefs:
             np.asarray(prior, np.float32),
         )
         if len(at) and (first := int(at.min())) < self._frontier:
-            # true of no time while nothing was learnt
+            # false for any time before the first outcome
             raise StateError(
                 f"an outcome closed at {first}, but outcomes up to {self._frontier} were learnt:"
                 " give them in the order of closed_ts"
@@ -181,7 +183,7 @@ class Beliefs:
         return learnt
 
     def _parts(self, users: Sequence[str], at: Ints) -> Iterator[Ints]:
-        """Rows in parts, in the order of time, none with more users than may be held."""
+        """Cut rows into parts, in the order of time, none with more users than the table holds."""
         if len(set(users)) <= self.config.max_users:
             if len(at):
                 yield np.arange(len(at))
@@ -210,13 +212,13 @@ class Beliefs:
         return Learnt(z[back], h[back])
 
     def as_of(self, users: Sequence[str], ts: npt.ArrayLike, prior: npt.ArrayLike) -> Floats:
-        """Means after every outcome that closed at or before ``ts``, and after no other.
+        """Means with every outcome that closed at or before ``ts``, and with no other.
 
-        That is exact as soon as the outcomes that closed up to ``ts`` have been learnt. A sample
-        closes after its impression, so its own batch may be learnt first or after.
+        Exact once the outcomes that closed up to ``ts`` have been learnt. A sample closes after its
+        impression, so its own batch may be learnt before or after this call.
 
         Args:
-            users: n ids; one that is not held has its prior mean.
+            users: n ids; an unknown user has its prior mean.
             ts: int [n], the impressions' times.
             prior: [n, p], W d of each row's user.
 
@@ -224,12 +226,12 @@ class Beliefs:
             float32 [n, speeds, p].
 
         Raises:
-            StateError: a time so long ago that the means of then are gone.
+            StateError: a time further back than the log of means.
         """
         at = np.asarray(ts, np.int64)
         if len(at) and at.min() < self._horizon:
             raise StateError(
-                f"user states of {int(at.min())} are gone, they reach back to {self._horizon}:"
+                f"there is no state as of {int(at.min())}: the log reaches back to {self._horizon}:"
                 " raise window_ms to the longest time from an impression to its closing"
             )
         row = np.array([self._rows.get(user, -1) for user in users], np.int64)
@@ -252,14 +254,14 @@ class Beliefs:
         return variances(self._table.cov[row], items)
 
     def expire(self, before_ts: int) -> list[str]:
-        """Let go of the users without an outcome since ``before_ts``; their ids."""
+        """Evict the users without an outcome since ``before_ts``; returns their ids."""
         return self._evict([r for r in self._rows.values() if self._table.last[r] < before_ts])
 
     def state(self) -> dict[str, Array | bytes]:
         """Everything learnt, as plain arrays.
 
-        Equal outcomes in equal order give equal bytes, however they were cut into calls, as long
-        as nobody had to be let go.
+        Equal outcomes in equal order give equal bytes, however they were cut into calls, as long as
+        no user was evicted.
         """
         used = len(self._ids)
         horizon = NEVER if self._frontier == NEVER else self._frontier - self.config.window_ms
@@ -302,19 +304,19 @@ class Beliefs:
             array[numbers % len(self._log.at)] = arrays[f"log.{name}"]
 
     def _first_after(self, horizon: int) -> int:
-        """Number of the first entry of the log that a question from the horizon on can reach."""
+        """Number of the first log entry that a call of as_of can still read."""
         number = self._tail
         while number < self._head and self._log.at[number % len(self._log.at)] <= horizon:
             number += 1
         return number
 
     def _forget(self, horizon: int) -> None:
-        """Drop what no question from the horizon on can reach."""
+        """Drop log entries that no call of as_of can read any more."""
         self._tail = self._first_after(horizon)
         self._horizon = max(self._horizon, horizon)
 
     def _make_room(self, entries: int) -> None:
-        """Let the log hold so many entries more."""
+        """Make room for so many more entries of the log."""
         numbers = np.arange(self._tail, self._head)
         room = _room_for(len(numbers) + entries)
         if room <= len(self._log.at):
@@ -324,7 +326,7 @@ class Beliefs:
             getattr(self._log, name)[numbers % room] = array[numbers % len(old.at)]
 
     def _admit(self, users: Sequence[str], prior: Floats) -> Ints:
-        """The rows of users, who are given one where they have none."""
+        """The rows of users; new users get one."""
         row = np.array([self._rows.get(user, -1) for user in users], np.int64)
         new: list[int] = []
         for i in np.flatnonzero(row < 0):
@@ -344,7 +346,7 @@ class Beliefs:
         return row
 
     def _take_row(self, present: Sequence[str]) -> int:
-        """A row that nobody has, of a table that grows up to its bound and then lets go."""
+        """A free row; the table grows up to its bound, then evicts."""
         if not self._free and len(self._ids) >= self.config.max_users:
             self._evict(self._longest_unseen(present))
         if self._free:
@@ -391,5 +393,5 @@ class Beliefs:
 
 
 def _room_for(entries: int) -> int:
-    """Length of a log that holds so many: a power of two, so that it seldom grows."""
+    """Length of a log for so many entries: a power of two, so that it seldom grows."""
     return 1 << max(4, (entries - 1).bit_length())

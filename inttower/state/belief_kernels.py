@@ -1,7 +1,7 @@
-"""The table of beliefs and the log of means before each instant, and the loops over them.
+"""numba loops over the table of beliefs and the log of means; see :mod:`inttower.state.belief`.
 
-Arrays of one length lie side by side in named tuples, which numba takes apart by itself.
-:class:`inttower.state.belief.Beliefs` owns them; what they mean is told there.
+Arrays of one length are grouped in named tuples, which numba can take apart.
+:class:`inttower.state.belief.Beliefs` owns them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NEVER = int(np.iinfo(np.int64).min)
 
 
 class BeliefTable(NamedTuple):
-    """The state that kernels work on; F speeds, p numbers, T = p (p + 1) / 2."""
+    """The beliefs of all users; F speeds, p numbers, T = p (p + 1) / 2."""
 
     mean: Floats  # [capacity, F, p]
     cov: Floats  # [capacity, F, T], the lower triangle of S, row after row
@@ -31,7 +31,7 @@ class BeliefTable(NamedTuple):
 
 
 class Log(NamedTuple):
-    """Means before instants, in the order of time: entry number k lies at k mod length."""
+    """Means before instants, in the order of time: a ring, entry k is at k mod length."""
 
     row: Ints  # [length], the user's row
     at: Ints  # [length], the instant
@@ -56,7 +56,7 @@ class OutcomeArrays(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Outcomes in the order of (time, user): rows of one instant of one user lie together."""
+    """Outcomes in the order of (time, user): rows of one instant of one user are adjacent."""
 
     row: Ints
     at: Ints
@@ -66,7 +66,7 @@ class Rows(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Who is asked for, as of when; a row of -1 is a user that is not held."""
+    """Which users, as of when; row -1 is an unknown user."""
 
     row: Ints
     at: Ints
@@ -75,8 +75,8 @@ class Moments(NamedTuple):
 def by_instant(row: Ints, at: Ints) -> Ints:
     """Order of rows by time, then by the first that a user has in its instant, then as given.
 
-    So the rows of a user's instant lie together, and cutting a stream elsewhere, even in the
-    middle of an instant, lets users enter the log in the same order.
+    So the rows of a user's instant are adjacent, and users enter the log in the same order however
+    the stream is cut, even in the middle of an instant.
     """
     order = np.lexsort((row, at))
     starts = np.flatnonzero(np.r_[True, (np.diff(row[order]) != 0) | (np.diff(at[order]) != 0)])
@@ -88,7 +88,7 @@ def by_instant(row: Ints, at: Ints) -> Ints:
 
 @kernel
 def remember(table: BeliefTable, log: Log, row: int, at: int, head: int) -> int:
-    """Put the user's means into the log unless this instant is there already; the next number."""
+    """Write the user's means to the log, once an instant; returns the next entry's number."""
     length = len(log.at)
     newest = table.newest[row]
     if newest >= 0 and log.at[newest % length] == at and log.row[newest % length] == row:
@@ -104,7 +104,7 @@ def remember(table: BeliefTable, log: Log, row: int, at: int, head: int) -> int:
 def learn_rows(
     table: BeliefTable, log: Log, rows: Rows, speeds: Doubles, limits: Ints
 ) -> tuple[int, Floats, Floats]:
-    """Learn rows; speeds [F, 4] as in Speed, limits = gap_ms, number of the next log entry."""
+    """Learn rows; speeds [F, 4] as in DriftRates, limits = gap_ms, number of the next log entry."""
     n, p = rows.v.shape
     z, h = np.empty((n, len(speeds)), np.float32), np.empty((n, len(speeds)), np.float32)
     m, S, sv = np.empty(p), np.empty((p, p)), np.empty(p)
@@ -137,7 +137,7 @@ def learn_rows(
 
 @kernel
 def look_back(table: BeliefTable, log: Log, asked: Moments, tail: int, out: Floats) -> None:
-    """Means of known users as of each moment; rows of -1 are left alone."""
+    """Means of known users as of each moment; rows of -1 are not written."""
     length = len(log.at)
     for i in range(len(asked.row)):
         row = asked.row[i]

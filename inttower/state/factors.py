@@ -1,4 +1,6 @@
-"""Item factors that user states are beliefs over: a logistic factor model, users integrated out.
+"""Item factors: a logistic factor model, fitted by EM with the users integrated out.
+
+User states are beliefs over these factors.
 
 The model, for user k with static attributes d_k and item j with attributes x_j:
 
@@ -10,8 +12,8 @@ and Computing, 2000) bound the likelihood from below by a Gaussian in z, for any
     log P(y|z) ≥ (y − ½) z − ½ ω z² + const(c),    ω = tanh(c/2) / (2c)
 
 tight at z = ±c. (It is also the expectation under a Pólya-Gamma variable with mean ω, which is why
-it loses little.) Under the bound each outcome is a Gaussian observation of z with precision ω and
-value (y − ½)/ω, and everything below is linear algebra.
+little is lost.) Under the bound each outcome is a Gaussian observation of z with precision ω and
+value (y − ½)/ω, and the rest is linear algebra.
 
 **E step**, each user by itself, its rows i with items j:
 
@@ -23,16 +25,16 @@ then each row's bound is tightened: c² = E[z²] = (b + v·m)² + vᵀ S v.
 
     β = (Λ + Σ ω E[ũũᵀ])⁻¹ (Λ C x + Σ (y − ½) E[ũ])
 
-and W, C by ridge regression of the m on d and of the β on x. Because users are integrated out,
-not estimated, a user of two rows moves the items little; because items shrink to C x and not to
-zero, a new item has a sensible vector before its first outcome.
+and W, C by ridge regression of the m on d and of the β on x. Users are integrated out and not
+estimated, so a user with two rows moves the items little. Items shrink to C x and not to zero, so a
+new item has a sensible vector before its first outcome.
 
-**Dimension 0** starts as v = 1 on every item: it is the user's general inclination to say yes,
-and user states let it drift at another speed than taste.
+**Dimension 0** starts as v = 1 on every item: it is the user's general click rate, and user states
+let it drift at another speed than taste.
 
-**Rotation.** For any orthogonal R, (R v, R u) is the same model. A refit ends somewhere else on
-that orbit, so it is turned onto the factors before it: R minimises Σ_j n_j |R v_j − v_j'|²
-(orthogonal Procrustes, weighted by the items' rows). What reads the vectors keeps their meaning.
+**Rotation.** For any orthogonal R, (R v, R u) is the same model. A refit ends at another R, so it
+is rotated onto the factors before it: R minimises Σ_j n_j |R v_j − v_j'|² (orthogonal Procrustes,
+weighted by the items' rows). Networks that read the vectors can go on reading them.
 """
 
 from __future__ import annotations
@@ -55,12 +57,12 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class FactorConfig:
-    """What a fit is made of.
+    """Sizes and priors of a fit.
 
     Args:
         size: numbers in a user's and an item's vector.
-        iterations: EM steps from a fresh start. 12 measured better than 25 on ML-1M: the item
-            vectors are point estimates, and stopping is part of their regularisation.
+        iterations: EM steps from a fresh start. 12 measured better than 25 on ML-1M: item vectors
+            are point estimates, and early stopping regularises them.
         vector_precision: of the prior of v around C x. On ML-1M, a filter over factors of the
             first 60 % reaches .8893 at 3, .8943 at 10, .8968 at 25, .8958 at 40 on the next 20 %.
         bias_precision: of the prior of b around C x.
@@ -80,7 +82,7 @@ class FactorConfig:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Rows to fit: who, what, and whether they said yes.
+    """Rows to fit: users, items, labels.
 
     Args:
         users: int64 [n], row of the user attributes.
@@ -98,7 +100,7 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """A fit: what is known of the items, and what is expected of users and items never met.
+    """A fit: vectors of the items, and regressions for users and items that are new.
 
     Args:
         v: item vectors, float64 [I, p].
@@ -117,7 +119,7 @@ class Factors:
         return attributes @ self.user_weights
 
     def extended(self, attributes: Floats) -> Factors:
-        """These factors with new items after the old ones, as their attributes [n, X] foretell."""
+        """These factors with new items appended, predicted from their attributes [n, X]."""
         new = attributes @ self.item_weights
         return Factors(
             np.concatenate([self.v, new[:, :-1]]),
@@ -127,7 +129,7 @@ class Factors:
         )
 
     def rotated_onto(self, before: Factors, counts: npt.ArrayLike) -> Factors:
-        """The same model, turned so that its item vectors lie nearest to those before.
+        """The same model, rotated so that its item vectors are nearest to those of ``before``.
 
         Args:
             before: fitted on the same items or on the first of them.
@@ -171,8 +173,8 @@ def fit_factors(
         item_attributes: [I, X], likewise.
         config: sizes and priors.
         before: an earlier fit to be rotated onto.
-        without_users: [U], users whose rows are left out. Rows that a network is to learn from
-            need factors that never saw their user, or it trusts the vectors too much.
+        without_users: [U], users whose rows are left out. A network that learns rows needs factors
+            that never saw their user, or it trusts the vectors too much.
 
     Raises:
         SpecError: no rows, or a row that the attributes do not have.
@@ -201,7 +203,7 @@ def fit_factors(
     diagonal = np.diag_indices(p + 1)
     for _ in range(config.iterations):
         sums = _Sums.zeros(len(beta), p)
-        # matrices of one user are small: BLAS on two threads was measured three times slower
+        # matrices of one user are small: BLAS with two threads measured three times slower
         with threadpool_limits(1, user_api="blas"):
             _expect(rows, beta, user_attributes[seen] @ user_weights, means, sums)
         gram = sums.whole()
@@ -259,8 +261,8 @@ class _Rows(NamedTuple):
 class _Sums(NamedTuple):
     """What the M step needs of each item."""
 
-    # lower triangles of the [p+1, p+1] matrices Σ ω E[ũũᵀ], row after row: half the memory that
-    # an E step walks through, which is what it costs
+    # lower triangles of the [p+1, p+1] matrices Σ ω E[ũũᵀ], row after row: half the memory, whose
+    # bandwidth bounds the E step
     gram: Floats  # [I, (p+1)(p+2)/2]
     moment: Floats  # [I, p+1], Σ (y − ½) E[ũ]
 

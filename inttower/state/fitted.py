@@ -1,4 +1,4 @@
-"""One fit of item factors, and what is believed of users over it."""
+"""One fit of item factors, with the users' beliefs over it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NOW = int(np.iinfo(np.int64).max)
 
 @dataclass
 class Fitted:
-    """Factors and beliefs; before the first fit, a blank that says nothing of anybody.
+    """Factors and beliefs; empty before the first fit.
 
     Attributes:
         ids: names of the id fields.
         attributes: codes of the static fields of both sides, as the fit chose them.
-        beliefs: of users.
-        factors: of items; None before the first fit.
+        beliefs: the users' beliefs.
+        factors: the items' factors; None before the first fit.
         items: row of each item in the factors.
     """
 
@@ -40,7 +40,7 @@ class Fitted:
     items: dict[str, int] = field(default_factory=dict)
 
     def learn(self, columns: Columns, closed_ts: IntArray, labels: Labels) -> None:
-        """Let the beliefs learn outcomes, in the order in which they closed."""
+        """Update beliefs with outcomes, in the order in which they closed."""
         v, b = self.item_vectors(columns)
         prior = self.prior(columns)
         self.beliefs.learn(
@@ -57,14 +57,14 @@ class Fitted:
         return self.beliefs.variances(user_id, self.item_vectors(columns)[0])
 
     def prior(self, columns: Columns) -> Floats:
-        """What is expected of the users before any outcome, [n, p]."""
+        """The users' prior means, before any outcome, [n, p]."""
         attributes = self.attributes["user"].of(columns)
         if self.factors is None:
             return np.zeros((len(attributes), self.beliefs.config.size))
         return self.factors.user_prior(attributes)
 
     def item_vectors(self, columns: Columns) -> tuple[Floats, Floats]:
-        """Vectors [n, p] and biases [n]; of new items, those that their attributes foretell."""
+        """Vectors [n, p] and biases [n]; for new items predicted from their attributes."""
         texts = self.texts(columns, "item")
         if self.factors is None:
             return np.zeros((len(texts), self.beliefs.config.size)), np.zeros(len(texts))
@@ -83,7 +83,7 @@ class Fitted:
         return columns[self.ids[side]]  # type: ignore[return-value]  # an id field holds texts
 
     def state(self) -> State:
-        """All that was learnt; equal fits give equal bytes."""
+        """Everything learnt; equal fits give equal bytes."""
         state: State = {f"beliefs.{name}": a for name, a in self.beliefs.state().items()}
         for side, attributes in self.attributes.items():
             state[f"attributes.{side}"] = attributes.state()
@@ -108,7 +108,7 @@ class Fitted:
 def under(
     prefix: str, state: Mapping[str, npt.NDArray[np.generic] | bytes]
 ) -> dict[str, npt.NDArray[np.generic] | bytes]:
-    """The entries whose names begin so, without it.
+    """The entries whose names have this prefix, without it.
 
     >>> under("a.", {"a.b": b"1", "b.b": b"2"})
     {'b': b'1'}
@@ -119,7 +119,7 @@ def under(
 
 
 def means(beliefs: Beliefs, users: Sequence[str], ts: IntArray, prior: Floats) -> FloatArray:
-    """Means [n, speeds, p] as of ``ts``; what is forgotten by now is as before any outcome."""
+    """Means [n, speeds, p] as of ``ts``; before the window, the prior means."""
     forgotten = ts < beliefs.horizon
     found = beliefs.as_of(users, np.where(forgotten, NOW, ts), prior)
     found[forgotten] = prior[forgotten, None, :]

@@ -1,6 +1,6 @@
-"""Outcomes in the order in which they closed, and the attributes of whom they speak of.
+"""The history that item factors are fitted on: outcomes in closing order, with attributes.
 
-What item factors are fitted on: the rows of a warm-up, and later the newest rows of a stream.
+It holds the rows of a warm-up, and later the newest rows of the stream.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COLUMNS = {"user": np.int32, "item": np.int32, "closed_ts": np.int64, "label": 
 
 @dataclass
 class Entities:
-    """Users or items: their ids in the order in which they came, and their attributes as text."""
+    """Users or items: ids in the order of their first appearance, and attributes as text."""
 
     codes: dict[str, int] = field(default_factory=dict)
     values: list[Values] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Entities:
         return coded
 
     def keep(self, kept: npt.NDArray[np.generic]) -> None:
-        """Only those with these codes, which get codes by their place in ``kept``."""
+        """Keep only these codes; the new code is the place in ``kept``."""
         ids, codes = list(self.codes), kept.tolist()
         self.codes = {ids[code]: place for place, code in enumerate(codes)}
         self.values = [self.values[code] for code in codes]
@@ -63,7 +63,7 @@ class OutcomeHistory:
     def __init__(self, ids: Mapping[Side, str]) -> None:
         self._ids = ids
         self.entities: dict[Side, Entities] = {side: Entities() for side in SIDES}
-        # a chunk for each call, until somebody wants them whole
+        # a chunk for each call, joined when they are read
         self._chunks: dict[str, list[npt.NDArray[np.generic]]] = {
             name: [np.empty(0, dtype)] for name, dtype in _COLUMNS.items()
         }
@@ -80,7 +80,7 @@ class OutcomeHistory:
         labels: Labels,
         attributes: Mapping[Side, Attributes],
     ) -> None:
-        """Take in outcomes behind those before.
+        """Append outcomes.
 
         Args:
             columns: ids and attributes of both sides, n rows.
@@ -96,7 +96,7 @@ class OutcomeHistory:
         self._count += len(closed_ts)
 
     def keep_newest(self, count: int) -> None:
-        """Let go of older outcomes, and of users and items that are then in none."""
+        """Drop older outcomes, and users and items that then have none."""
         gone = max(0, len(self) - count)
         if not gone:
             return
@@ -109,7 +109,7 @@ class OutcomeHistory:
         self._count -= gone
 
     def outcomes(self) -> Outcomes:
-        """All that is held, in codes."""
+        """All outcomes, in codes."""
         user, item, label = (self._whole(name) for name in ("user", "item", "label"))
         return Outcomes(user.astype(np.int64), item.astype(np.int64), label.astype(np.float64))
 

@@ -1,4 +1,4 @@
-"""A Gaussian belief about one user's vector, and what an outcome does to it.
+"""The Kalman step: how one outcome updates the Gaussian belief about one user's vector.
 
 Over fixed item factors (:mod:`inttower.state.factors`) an outcome y of item (v, b) says about the
 user's vector u, under P(y = 1) = σ(b + v·u) and the Jaakkola-Jordan bound, as much as a Gaussian
@@ -8,13 +8,13 @@ Kalman step, with z = b + v·m and h = vᵀ S v:
     c = √(z² + h)      ω = tanh(c/2) / (2c)      f = 1 / (1/ω + h)
     m ← m + S v · f · ((y − ½)/ω − z)            S ← S − f · (S v)(S v)ᵀ
 
-The bound is best where it was taken, so ω is computed once more at the updated belief and the step
-is done from that. Then the belief drifts, for tastes do: a little is added to the diagonal of S
-after each outcome, and more after a gap, when the user comes back in another mood. How much is a
-*speed*; several may run side by side. A user starts at N(W d, 2.5 I), wider than the N(W d, I) of
-the fit, whose users were seen to their ends.
+The bound is tightest where it was taken, so ω is computed once more at the updated belief, and the
+step is repeated with it. Then the belief drifts, since tastes do: a little is added to the diagonal
+of S after each outcome, and more after a gap. How much is a *speed* (``DriftRates``); a user may
+have beliefs of several speeds. A user starts at N(W d, 2.5 I), wider than the N(W d, I) of the fit,
+which has seen the whole history of its users.
 
-h is the variance of a score's logit: an honest basis for exploration.
+h is the variance of a score's logit: exploration can use it.
 
 A triangle is the lower half of S, row after row, T = p (p + 1) / 2 numbers.
 """
@@ -34,8 +34,8 @@ Doubles = npt.NDArray[np.float64]
 def absorb(m: Doubles, S: Doubles, sv: Doubles, gain: float, residual: float) -> None:
     """One Kalman step with S v given: gain = 1 / (noise variance + vᵀ S v). Keeps S symmetric.
 
-    The results are rounded to what is stored, so that a belief does not depend on whether it was
-    put away between two outcomes.
+    Results are rounded to the stored precision, so that a belief does not depend on whether it was
+    stored between two outcomes.
     """
     p = len(m)
     for a in range(p):
@@ -60,7 +60,7 @@ def project(m: Doubles, S: Doubles, v: Doubles, sv: Doubles) -> tuple[float, flo
 
 @kernel
 def logistic_gain(z: float, h: float, sign: float) -> tuple[float, float]:
-    """Gain and residual of the bound, taken at N(z, h) and once more at the updated belief."""
+    """Gain and residual under the bound, taken at N(z, h) and again at the updated belief."""
     mean, variance = z, h
     gain, residual = 0.0, 0.0
     for _ in range(2):
@@ -75,7 +75,7 @@ def logistic_gain(z: float, h: float, sign: float) -> tuple[float, float]:
 
 @kernel
 def load(mean: Floats, triangle: Floats, m: Doubles, S: Doubles) -> None:
-    """Fetch a stored belief into m [p] and S [p, p]."""
+    """Unpack a stored belief into m [p] and S [p, p]."""
     t = 0
     for a in range(len(m)):
         m[a] = mean[a]
@@ -86,7 +86,7 @@ def load(mean: Floats, triangle: Floats, m: Doubles, S: Doubles) -> None:
 
 @kernel
 def save(mean: Floats, triangle: Floats, m: Doubles, S: Doubles) -> None:
-    """Put a belief away; the inverse of :func:`load`."""
+    """Store a belief; the inverse of :func:`load`."""
     t = 0
     for a in range(len(m)):
         mean[a] = m[a]

@@ -1,28 +1,27 @@
-"""The user state beside a network: item factors, and a belief about each user over them.
+"""The user state: item factors, a belief about each user over them, and refits.
 
-What a network is given of it are three dense inputs, which :attr:`UserState.fields` adds to its
-spec:
+A network reads it as three dense inputs, which :attr:`UserState.fields` adds to the spec:
 
-- ``user_state_SPEED`` (user side): the mean of the belief as it stood at the impression;
+- ``user_state_SPEED`` (user side): the mean of the belief as of the impression;
 - ``item_factors`` and ``item_factor_bias`` (item side): v and b of :mod:`inttower.state.factors`.
 
-The dot of the first two (:func:`inttower.models.dots.state_dots`) is what the belief itself says
-of this user and item, an additive term that stays decoupled. Nothing here is learnt by gradients.
+The dot of the first two (:func:`inttower.models.dots.state_dots`) is the belief's own prediction
+for this user and item, an additive term that stays decoupled. Nothing here is learnt by gradients.
 
-**In the warm-up** a network must not be shown vectors that have seen the label which it is to
-learn. The beliefs of a row are as of its impression, but the factors are fitted on all rows, so the
-users are dealt into folds, and the rows of each fold are given factors that were fitted without
-its users, rotated onto those of the full fit. In the stream all is from the full fit.
+**In the warm-up** a network must not read vectors that have seen the label that it is learning. The
+beliefs are as of each impression, but the factors are fitted on all rows. So the users are split
+into folds, and each fold's rows get factors that were fitted without its users, rotated onto those
+of the full fit. The stream uses the full fit.
 
-**In the stream** call :meth:`UserState.learn` for a batch before :meth:`UserState.inputs`: the
-inputs are as of each row's impression, so they know the outcomes of the batch that had closed by
-then, and no others.
+**In the stream** call :meth:`UserState.learn` for a batch before :meth:`UserState.inputs`. Inputs
+are as of each row's impression, so they hold the outcomes of the batch that had closed by then, and
+no others.
 
-**A refit**, after each :attr:`UserStateConfig.refit_every` outcomes of the stream, fits the factors
-again on the newest outcomes, rotates them onto those before, so that what reads them keeps its
-meaning, and lets new beliefs walk through those outcomes. So items that came after the warm-up get
-factors of their own. Rows whose impression was before the refit are still given what was known
-then. All item inputs change with it: :attr:`UserState.fits` counts, for whoever has published some.
+**A refit** happens after each :attr:`UserStateConfig.refit_every` outcomes of the stream. It fits
+the factors again on the newest outcomes, rotates them onto the factors before, and replays those
+outcomes through new beliefs. So items that are new since the warm-up get factors of their own. Rows
+whose impression was before the refit still get what was known then. A refit changes every item's
+inputs; :attr:`UserState.fits` counts them, for callers that have published item vectors.
 """
 
 from __future__ import annotations
@@ -54,18 +53,19 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, slots=True)
 class UserStateConfig:
-    """Shape and bounds.
+    """Sizes and bounds of a user state.
 
     Args:
-        factors: of the item factors.
+        factors: sizes and priors of the item factors.
         speeds: one belief a user for each.
         window_ms: the longest time from an impression to its closing.
-        max_users: beliefs held at most.
-        folds: parts of the users in the warm-up; 4 measured as good as more.
+        max_users: most users with a belief.
+        folds: parts of the users in the warm-up; more than 4 measured no better.
         most_values: values of a static field that count as attributes, the most frequent ones.
-        refit_every: outcomes of the stream after which the factors are fitted again; None: never.
-        remember: the newest outcomes that a refit is made of, some 20 bytes each. A user without
-            any of them starts anew.
+        refit_every: outcomes of the stream between two refits; None: never.
+        remember: newest outcomes that a refit is fitted on, about 20 bytes each. A user who has
+            none
+            of them starts from the prior.
     """
 
     factors: FactorConfig = field(default_factory=FactorConfig)
@@ -81,12 +81,12 @@ class UserStateConfig:
         if self.refit_every is not None and not 1 <= self.refit_every <= self.remember:
             raise SpecError(
                 f"refit_every {self.refit_every} of a user state must be between 1 and remember"
-                f" ({self.remember}): a refit is made of what is remembered"
+                f" ({self.remember}): a refit is fitted on the remembered outcomes"
             )
 
     @property
     def belief(self) -> BeliefConfig:
-        """Of the beliefs over these factors."""
+        """Configuration of the beliefs over these factors."""
         return BeliefConfig(
             size=self.factors.size,
             speeds=self.speeds,
@@ -96,15 +96,15 @@ class UserStateConfig:
 
 
 class _Refits(msgspec.Struct):
-    """Where a state stands between two refits."""
+    """Progress between two refits."""
 
     fits: int = 0
-    outcomes: int = 0  # learnt since the last one
-    since: int | None = None  # the newest closing time that it knew
+    outcomes: int = 0  # outcomes learnt since the last refit
+    since: int | None = None  # the newest closing time that the last refit knew
 
 
 class UserState:
-    """Item factors and beliefs, fed by every outcome in the order of closing.
+    """Item factors and beliefs; learns every outcome in closing order.
 
     Args:
         spec: the log's fields; its sparse and multi fields are the attributes of users and items.
@@ -116,7 +116,7 @@ class UserState:
         self._spec = spec
         self._ids = {side: spec.id_field(side).name for side in SIDES}
         self._fitted = self._blank()
-        # of before the last refit, as long as an impression of then can be open
+        # the fit before the last refit, kept while an impression from before it can be open
         self._before: Fitted | None = None
         self._refits = _Refits()
         self._history = OutcomeHistory(self._ids)
@@ -128,7 +128,7 @@ class UserState:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """What it adds to the spec of a network."""
+        """The fields that it adds to a network's spec."""
         size = self.config.factors.size
         return (
             *(Field(name, "user", "dense", width=size) for name in self._user_fields),
@@ -151,13 +151,13 @@ class UserState:
         return self._refits.fits
 
     def __len__(self) -> int:
-        """Users of whom something is believed."""
+        """How many users have a belief."""
         return len(self._fitted.beliefs)
 
     # ------------------------------------------------------------------ the warm-up
 
     def collect(self, columns: Columns, ts: IntArray, closed_ts: IntArray, labels: Labels) -> None:
-        """Take in rows of the warm-up.
+        """Collect rows of the warm-up.
 
         Args:
             columns: ids and attributes of both sides, n rows.
@@ -169,7 +169,7 @@ class UserState:
         self._warm_up_ts.append(np.array(ts, np.int64))
 
     def fit(self, threads: int = 1) -> Inputs:
-        """Fit the factors on what was collected, and believe what it says of its users.
+        """Fit the factors on the collected rows, and learn the beliefs of their users.
 
         Args:
             threads: folds of users fitted side by side; the result is the same.
@@ -178,7 +178,9 @@ class UserState:
             The inputs of the collected rows, in order, from factors that never saw their users.
         """
         if not self._warm_up_ts:
-            raise StateError("a user state is fitted on the rows of a warm-up: collect some")
+            raise StateError(
+                "a user state is fitted on the rows of a warm-up: call collect() first"
+            )
         ts, self._warm_up_ts = np.concatenate(self._warm_up_ts), []
         self._fitted, factors, rows = self._fit(ts)
         inputs = self.blank_inputs(len(rows))
@@ -241,7 +243,7 @@ class UserState:
     def _walk(
         self, rows: OutcomeRows, beliefs: Beliefs, factors: Factors, into: Inputs | None
     ) -> None:
-        """Let beliefs learn rows in order, and note what they said at each impression."""
+        """Learn rows in order; returns the means as of each impression."""
         for start in range(0, len(rows), _CHUNK):
             part = rows.part(slice(start, start + _CHUNK))
             prior = factors.user_prior(part.attributes[part.user])
@@ -256,7 +258,7 @@ class UserState:
                 into[ITEM_BIAS][part.place] = b
 
     def blank_inputs(self, count: int) -> Inputs:
-        """Inputs that say nothing: what stands in the place of rows not yet fitted."""
+        """Neutral inputs, for rows before the first fit."""
         return {
             f.name: np.zeros(count if f.width == 1 else (count, f.width), np.float32)
             for f in self.fields
@@ -265,9 +267,9 @@ class UserState:
     # ------------------------------------------------------------------ the stream
 
     def learn(self, columns: Columns, closed_ts: IntArray, labels: Labels) -> None:
-        """Take in rows that have closed, in order; their :meth:`inputs` may be asked for after it.
+        """Learn rows that have closed, in order; read their :meth:`inputs` afterwards.
 
-        A refit that is due comes first: its factors know none of these rows.
+        A due refit comes first: its factors know none of these rows.
 
         Raises:
             StateError: a time earlier than one learnt before.
@@ -290,10 +292,10 @@ class UserState:
         self._refits = _Refits(self._refits.fits + 1, 0, since)
 
     def inputs(self, columns: Columns, ts: IntArray) -> Inputs:
-        """What a network is given of rows: beliefs as they stood at ``ts`` [n], and factors.
+        """A network's inputs for rows: beliefs as of ``ts`` [n], and factors.
 
-        What was believed longer ago than the window is forgotten: such rows get what was expected
-        before any outcome, which cannot know a label that it must not.
+        Beliefs as of before the window are not kept. Such rows get the prior means, which know no
+        label.
         """
         found = self._inputs(self._fitted, columns, ts)
         if self._before is None or self._refits.since is None:
@@ -309,18 +311,19 @@ class UserState:
         return {**self._user_inputs(fitted, columns, ts), **self._item_inputs(fitted, columns)}
 
     def user_inputs(self, columns: Columns) -> Inputs:
-        """The user side's inputs as of now."""
+        """The user side's current inputs."""
         count = len(self._fitted.texts(columns, "user"))
         return self._user_inputs(self._fitted, columns, np.full(count, NOW))
 
     def item_inputs(self, columns: Columns) -> Inputs:
-        """The item side's inputs as of now; they change with :attr:`fits` alone."""
+        """The item side's current inputs; they change with :attr:`fits` only."""
         return self._item_inputs(self._fitted, columns)
 
     def variances(self, user_id: str, columns: Columns) -> FloatArray:
         """Variance of the logit of the columns' items for one user, as of now: [N, speeds].
 
-        How little is known of this user in the direction of each item: what exploration goes by.
+        It is large where little is known of the user's taste for such items; exploration can use
+        it.
         """
         return self._fitted.variances(user_id, columns)
 
@@ -335,7 +338,7 @@ class UserState:
     # ------------------------------------------------------------------ state
 
     def state(self) -> State:
-        """All that was learnt; equal states give equal bytes."""
+        """Everything learnt; equal states give equal bytes."""
         state = self._fitted.state()
         state["signature"] = self._signature()
         state["refits"] = msgspec.json.encode(self._refits)
@@ -348,7 +351,7 @@ class UserState:
     def load_state(self, state: Mapping[str, npt.NDArray[np.generic] | bytes]) -> None:
         """The inverse of :meth:`state`, for one made with the same arguments.
 
-        One that never refits takes over the state of one that does, but for what it refits from.
+        A state that never refits can load one that does; it leaves out the history.
 
         Raises:
             StateError: it is that of other fields, speeds or sizes.

@@ -317,7 +317,7 @@ def test_a_batch_of_before_an_expiry_is_refused(make: Make, spec: FeatureSpec, t
     [
         ({"rate": None}, "'rate' is missing"),
         ({"rate": np.zeros(3, np.float32)}, "shape"),
-        ({"rate": ["a"] * 10}, "no number"),
+        ({"rate": ["a"] * 10}, "must hold numbers"),
         ({"state": np.zeros(10, np.float32)}, "shape"),
     ],
 )

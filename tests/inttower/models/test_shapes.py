@@ -40,5 +40,5 @@ def test_what_is_no_text_or_no_label_is_refused(spec: FeatureSpec, toy: Toy) -> 
             model.encode({**columns, name: values}, admit=True)
     batch = model.encode(columns, admit=True)
     for wrong in (np.nan, 2):
-        with pytest.raises(SpecError, match="labels are 0 or 1"):
+        with pytest.raises(SpecError, match="labels must be 0 or 1"):
             model.learn(batch, np.where(np.arange(20) == 3, wrong, labels))

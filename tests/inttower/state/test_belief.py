@@ -296,7 +296,7 @@ def test_what_cannot_be_answered_is_refused() -> None:
         beliefs.learn(["u"], [999], labels=[1], v=[[1.0]], b=[0.0], prior=[[0.0]])
     beliefs.learn(["u"], [2_000], labels=[1], v=[[1.0]], b=[0.0], prior=[[0.0]])
     assert beliefs.horizon == 1_900
-    with pytest.raises(StateError, match="reach back to 1900"):
+    with pytest.raises(StateError, match="reaches back to 1900"):
         beliefs.as_of(["u"], [1_899], [[0.0]])
     with pytest.raises(StateError, match="shape"):
         Beliefs(BeliefConfig(size=2)).load_state(beliefs.state())

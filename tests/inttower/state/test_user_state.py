@@ -122,7 +122,7 @@ def test_what_is_forgotten_is_as_before_any_outcome() -> None:
 
 
 def test_a_fit_of_nothing_says_so_and_new_items_are_foretold() -> None:
-    with pytest.raises(StateError, match="collect some"):
+    with pytest.raises(StateError, match="call collect"):
         UserState(SPEC, CONFIG).fit()
     state, _ = warmed(world()[3])
     new: dict[str, Any] = {"item_id": ["new", "other"], "genres": [["g0"], ["g1"]]}

@@ -1,4 +1,4 @@
-"""The declared streaming features as of any time, from a whole log in memory.
+"""The offline engine: the declared streaming features as of any time, from a log in memory.
 
 What the streaming job computes event by event is here a lookup in sorted arrays: the events of
 each user and item lie in order of time, and the features before a time follow from how many of

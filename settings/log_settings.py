@@ -14,8 +14,9 @@ class LogSettings(Section):
     attribution_ms: int = Field(
         500,
         ge=1,
-        description="attribution window: a click this long after its impression still counts; MovieLens: the rating is"
-        " its own feedback and times are whole seconds, so half a second keeps seconds apart",
+        description="attribution window: how long after its impression a click still counts;"
+        " MovieLens: a rating is its own click and times are whole seconds, so half a second keeps"
+        " seconds apart",
     )
 
     @property

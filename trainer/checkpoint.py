@@ -1,10 +1,11 @@
 """Checkpoints: all that the trainer knows at one moment, written whole or not at all.
 
-A checkpoint is a folder of named parts (safetensors files) and a manifest with the hash of each.
-It is written under a temporary name, brought to the disk (fsync), then renamed: a folder that has
-its final name is complete, or was damaged later, which the hashes tell. The offsets of the sample
-topic lie in it and nowhere else; no consumer group commits any. No file is shared between two
-checkpoints, so that one flipped byte never spoils both.
+A checkpoint holds model, optimiser, id tables, random state, metric state and the next offset of
+each partition. It is a folder of named parts (safetensors files) and a manifest with the hash of
+each. It is written under a temporary name, brought to the disk (fsync), then renamed: a folder that
+has its final name is complete, or was damaged later, which the hashes tell. The offsets of the
+sample topic lie in it and nowhere else; no consumer group commits any. No file is shared between
+two checkpoints, so that one flipped byte never spoils both.
 """
 
 from __future__ import annotations

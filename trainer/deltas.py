@@ -1,7 +1,7 @@
-"""What events have touched since the last delta, and the messages that carry it.
+"""Deltas: the rows that events have touched since the last delta, and the messages that carry them.
 
-A delta's rows are as learnt now; its item vectors are encoded with the dense weights of the base
-version, because those are what the server's user tower has.
+A delta holds the users' and items' rows as learnt now. Its item vectors are encoded with the dense
+weights of the base version, because those are what the server's user tower has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One base version and the deltas on top of it: all that the ranking of a request reads.
+"""The live model: one version and the deltas on top of it, which is all that a ranking reads.
 
 A :class:`LiveModel` is changed only by :meth:`LiveModel.apply` and :meth:`LiveModel.admit`. The
 follower calls them in its own thread until the model is installed in a channel, and on the event

@@ -1,4 +1,4 @@
-"""How far a replay has come: exact after any stop, a kill -9 included.
+"""The position of a replay, so that it can resume: exact after any stop, even a kill -9.
 
 A position is written only when all events before it are acknowledged. It names, for each partition,
 an offset that no later event lies before. What a killed replay had sent behind its last position is

@@ -57,11 +57,10 @@ def test_every_metric_is_on_its_page(site: Path) -> None:
     for folder in CODE:
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-                if called and node.func.id in {"Counter", "Gauge", "Histogram"} and node.args:
-                    name = node.args[0]
-                    if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                        names.add(name.value)
+                match node:
+                    case ast.Call(ast.Name("Counter" | "Gauge" | "Histogram"), [first, *_]):
+                        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                            names.add(first.value)
     assert len(names) > 20
     missing = sorted(name for name in names if name not in page)
     assert not missing, "scripts/reference.py does not import the modules that make these"

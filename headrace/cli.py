@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -14,7 +15,6 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from deploy.local.launcher import LaunchError
 from headrace.bench_command import bench
 from headrace.simulate import simulate
 from inttower.errors import IntTowerError
@@ -273,11 +273,17 @@ def reset(
     Example: [bold]headrace --state .headrace reset --yes[/bold]
     """
     from deploy.local.reset_state import reset_state
+    from deploy.local.state_lock import state_lock
 
+    state = context.obj.state
     if not yes:
-        typer.confirm(f"Delete everything in {context.obj.state}?", abort=True)
-    for line in reset_state(context.obj):
-        out.print(line)
+        typer.confirm(f"Delete everything in {state}?", abort=True)
+    with ExitStack() as locks:
+        for folder in (state, state / "demo"):
+            if folder.exists():
+                locks.enter_context(state_lock(folder, "headrace reset"))
+        for line in reset_state(context.obj):
+            out.print(line)
 
 
 def _write_json(path: Path | None, data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
@@ -299,7 +305,7 @@ def main() -> None:
     tune_gc()
     try:
         app()
-    except (HeadraceError, IntTowerError, LaunchError) as error:
+    except (HeadraceError, IntTowerError) as error:
         print(f"headrace: {error}", file=sys.stderr)
         sys.exit(1)
     except ValidationError as error:

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deploy.local.launcher import leftovers
+from deploy.local.leftovers import leftovers
 from deploy.local.ports import in_use, ports
+from deploy.local.state_lock import lock_owner
 from settings.errors import HeadraceError
 from settings.settings import Settings
 from streaming.kafka.java import Bundle, jars, java
@@ -32,13 +33,16 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _java()
     yield from _jars()
     yield _disk(settings)
+    if owner := lock_owner(settings.state):
+        yield Finding("state folder", True, f"in use: {owner}")
+        return
     left = leftovers(settings.state / "run")
     yield Finding(
         "left-over processes",
         not left,
         ", ".join(f"{name} (pid {pid})" for name, pid in left.items()) or "none",
-        "they belong to a running headrace; if it was killed, `headrace up` or `headrace demo`"
-        " ends them at its start, or run `headrace reset`",
+        "their launcher was killed: `headrace up` and `headrace demo` end them at their start, and"
+        " so does `headrace reset`",
     )
     if not left:
         yield from (_port(what, port) for what, port in ports(settings).items())

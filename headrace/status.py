@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.local.http_client import Client
-from deploy.local.launcher import leftovers
+from deploy.local.leftovers import leftovers
 from inttower.publish.store import ModelStore
 from settings.errors import HeadraceError
 from settings.settings import Settings

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import ExitStack
 
 from rich.console import Console
 
 from deploy.local import parts
 from deploy.local.start import broker_and_topics
+from deploy.local.state_lock import state_lock
 from settings.settings import Settings
 
-WATCH_SECONDS = 1.0
+WATCH_SECONDS = 0.5
 PARTS = ("clock", "job", "writer", "trainer", "server")
 
 
 def stay_up(settings: Settings, out: Console, *, clock: bool) -> None:
     """Start everything, watch it, stop on SIGINT or SIGTERM.
+
+    A part that dies is started again, however often; the others run on meanwhile.
 
     Args:
         settings: of all parts.
@@ -24,19 +28,30 @@ def stay_up(settings: Settings, out: Console, *, clock: bool) -> None:
         clock: write live time marks; a replay brings its own, and its time is the log's.
 
     Raises:
-        LaunchError: a part cannot be started or keeps dying.
+        ConfigurationError: the state folder is in use.
+        LaunchError: the broker cannot be started.
+        BrokerError: nobody answers at ``kafka.bootstrap``.
     """
+
+    def say(line: str) -> None:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
     stop = threading.Event()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, lambda *_: stop.set())
     path = settings.state / parts.SETTINGS_FILE
-    with broker_and_topics(settings, out.print) as launcher:
-        names = [name for name in PARTS if clock or name != "clock"]
-        launcher.start([parts.build(name, settings, path) for name in names])
-        out.print(
-            f"headrace is up: {parts.server_url(settings)}/docs; state in {settings.state}."
-            " Ctrl-C stops it."
-        )
+    names = [name for name in PARTS if clock or name != "clock"]
+    with ExitStack() as stack:
+        stack.enter_context(state_lock(settings.state, "headrace up"))
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, lambda *_: stop.set())
+        launcher = stack.enter_context(broker_and_topics(settings, say))
+        launcher.begin([parts.build(name, settings, path) for name in names])
+        starting = True
         while not stop.wait(WATCH_SECONDS):
             launcher.watch()
-        out.print("stopping")
+            if starting and launcher.ready(names):
+                starting = False
+                say(
+                    f"headrace is up: {parts.server_url(settings)}/docs; state in {settings.state}."
+                    " Ctrl-C stops it."
+                )
+        say("stopping")

@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from settings.deploy_settings import DeploySettings
 from settings.feast_settings import FeastSettings
 from settings.flink_settings import FlinkSettings
 from settings.kafka_settings import KafkaSettings
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
     store: ModelStoreSettings = ModelStoreSettings()
+    deploy: DeploySettings = DeploySettings()
     metrics_host: str = Field(
         "127.0.0.1", description="address that metrics are served on; 0.0.0.0 in containers"
     )

@@ -3,29 +3,38 @@
 It knows command lines and readiness checks, nothing of what the parts do; it imports none of
 them. Every part is the leader of a process group of its own, so that ending the group also ends
 what the part has started (the JVM behind PyFlink).
+
+A part that is alive and makes progress is waited for, and a line says what it is doing. A part that
+dies is started again after a wait that doubles with each death; the others run on meanwhile.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
+from deploy.local.leftovers import PidFile, end_leftovers
+from deploy.local.start_progress import StartProgress
+from settings.deploy_settings import DeploySettings
+from settings.errors import HeadraceError
 
 STOP_SECONDS = 20.0
-_GONE_SECONDS = 10.0
-# a part that dies this often within a minute has a cause that a restart does not cure
-RESTARTS_PER_MINUTE = 5
+# a part that has lived so long had a good start: its earlier deaths count no more
+_RECOVERED_SECONDS = 60.0
+_SAY_SECONDS = 10.0
+_LOOK_SECONDS = 2.0
+_POLL_SECONDS = 0.1
+_LAST_LINES = 8
 
 
-class LaunchError(Exception):
-    """A part did not start, or keeps dying; names it, its log, and its last words."""
+class LaunchError(HeadraceError):
+    """A part did not start, or keeps dying; names it, its log, and the log's last lines."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +44,60 @@ class Part:
     Args:
         name: unique; names the log and the pid file.
         command: the command line.
-        ready: True once the part does its work; called a few times a second.
-        ready_seconds: how long that may take.
+        ready: True once the part does its work; called a few times a second until then.
         environment: added to this process's own.
     """
 
     name: str
     command: Sequence[str]
     ready: Callable[[], bool]
-    ready_seconds: float = 120.0
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass
 class _Running:
-    part: Part
-    process: subprocess.Popen[bytes]
-    deaths: list[float] = field(default_factory=list)
+    """One part and its process; ``again_at`` is when a dead one is started again."""
+
+    def __init__(self, part: Part, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.part = part
+        self.deaths = 0
+        self.begin(process, log)
+
+    def begin(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.progress = StartProgress(process.pid, log)
+        self.ready = False
+        self.again_at: float | None = None
+        self.looked = self.said = self.progress.began
 
 
 class Launcher:
     """Runs parts; use as a context manager so that nothing outlives an error.
 
+    The caller holds the folder's :func:`~deploy.local.state_lock.state_lock`: entering ends
+    processes that an earlier launcher left.
+
     Args:
         folder: gets ``logs/PART.log`` and ``run/PART.json`` (the pid files).
         report: told one line whenever something happens.
+        limits: how long to wait for what.
+        most_deaths: a part that dies more often in a row is given up with an error; None: never.
+
+    Attributes:
+        restarts: how often a part was started again.
     """
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        report: Callable[[str], None],
+        limits: DeploySettings,
+        most_deaths: int | None = None,
+    ) -> None:
         self._logs = folder / "logs"
         self._pids = folder / "run"
         self._report = report
+        self._limits = limits
+        self._most_deaths = most_deaths
         self._running: dict[str, _Running] = {}
         self.restarts = 0
 
@@ -83,43 +115,40 @@ class Launcher:
         """Start parts together and return when each of them is ready.
 
         Raises:
-            LaunchError: a part died, or was not ready in its time.
+            LaunchError: one of them died, got stuck, or was not ready in time.
         """
+        self.begin(parts)
+        names = [part.name for part in parts]
+        while not self.ready(names):
+            for name in names:
+                running = self._running[name]
+                if failure := self._look(running):
+                    raise self._failure(running.part, failure)
+            time.sleep(_POLL_SECONDS)
+
+    def begin(self, parts: Sequence[Part]) -> None:
+        """Start parts and return at once; :meth:`watch` follows them."""
         for part in parts:
-            self._running[part.name] = _Running(part, self._spawn(part))
-        deadlines = {p.name: time.monotonic() + p.ready_seconds for p in parts}
-        began = time.monotonic()
-        waiting = list(parts)
-        while waiting:
-            for part in list(waiting):
-                process = self._running[part.name].process
-                if process.poll() is not None:
-                    raise self._failure(part, f"ended with code {process.returncode} at its start")
-                if part.ready():
-                    self._report(f"{part.name}: ready after {time.monotonic() - began:.1f} s")
-                    waiting.remove(part)
-                elif time.monotonic() > deadlines[part.name]:
-                    raise self._failure(part, f"was not ready within {part.ready_seconds:.0f} s")
-            time.sleep(0.1)
+            self._running[part.name] = _Running(part, self._spawn(part), self._log(part))
+
+    def ready(self, names: Sequence[str]) -> bool:
+        """Whether all of these parts are ready."""
+        return all(self._running[name].ready for name in names)
 
     def watch(self) -> None:
-        """Restart what has died since the last call; call it about once a second.
+        """Look at every part, and restart what has died; call it about once a second.
 
         Raises:
-            LaunchError: a part dies again and again.
+            LaunchError: a part has died more than ``most_deaths`` times in a row.
         """
+        now = time.monotonic()
         for running in self._running.values():
-            code = running.process.poll()
-            if code is None:
-                continue
-            now = time.monotonic()
-            running.deaths = [t for t in running.deaths if now - t < 60] + [now]
-            if len(running.deaths) > RESTARTS_PER_MINUTE:
-                raise self._failure(running.part, f"died {len(running.deaths)} times in a minute")
-            self._end_group(running.process.pid)
-            self._report(f"{running.part.name}: ended with code {code}, starting it again")
-            self.restarts += 1
-            running.process = self._spawn(running.part)
+            if running.again_at is not None:
+                if now >= running.again_at:
+                    self.restarts += 1
+                    running.begin(self._spawn(running.part), self._log(running.part))
+            elif failure := self._look(running):
+                self._died(running, failure)
 
     def pids(self) -> dict[str, int]:
         """The process id of each part."""
@@ -134,8 +163,7 @@ class Launcher:
                 running.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._report(f"{name}: did not stop within {STOP_SECONDS:.0f} s, killed")
-        self._end_group(running.process.pid)
-        running.process.wait()
+        self._end_group(running.process)
         self._pid_file(name).unlink(missing_ok=True)
 
     def stop(self) -> None:
@@ -143,8 +171,55 @@ class Launcher:
         for name in reversed(list(self._running)):
             self.stop_part(name)
 
+    def _look(self, running: _Running) -> str:
+        """What is wrong with a part; empty if nothing is."""
+        code = running.process.poll()
+        if code is not None:
+            return f"ended with code {code}" + ("" if running.ready else " before it was ready")
+        if running.ready:
+            return ""
+        name, progress, now = running.part.name, running.progress, time.monotonic()
+        if running.part.ready():
+            running.ready = True
+            self._report(f"{name}: ready after {now - progress.began:.1f} s")
+            return ""
+        if now - running.looked >= min(_LOOK_SECONDS, self._limits.stall_timeout_s / 4):
+            running.looked = now
+            progress.look()
+        if now - running.said >= _SAY_SECONDS:
+            running.said = now
+            self._report(f"{name}: {progress.line()}")
+        if now - progress.moved > self._limits.stall_timeout_s:
+            return (
+                f"is not ready and did nothing for {self._limits.stall_timeout_s:g} s"
+                " (deploy.stall_timeout_s)"
+            )
+        if now - progress.began > self._limits.start_timeout_s:
+            return (
+                f"was not ready within {self._limits.start_timeout_s:g} s (deploy.start_timeout_s)"
+            )
+        return ""
+
+    def _died(self, running: _Running, failure: str) -> None:
+        lived = time.monotonic() - running.progress.began
+        recovered = running.ready and lived > _RECOVERED_SECONDS
+        running.deaths = 1 if recovered else running.deaths + 1
+        if self._most_deaths is not None and running.deaths > self._most_deaths:
+            raise self._failure(running.part, f"{failure}, {running.deaths} times in a row")
+        self._end_group(running.process)
+        limits = self._limits
+        # the exponent is bounded: a float has an end
+        doubled = limits.restart_wait_s * 2 ** min(running.deaths - 1, 30)
+        wait = min(limits.longest_restart_wait_s, doubled)
+        running.again_at = time.monotonic() + wait
+        often = "" if running.deaths == 1 else f", {running.deaths} times in a row"
+        self._report(
+            f"{running.part.name}: {failure}{often}; started again in {wait:g} s, the others run"
+            f" on; its log is {self._log(running.part)}"
+        )
+
     def _spawn(self, part: Part) -> subprocess.Popen[bytes]:
-        with (self._logs / f"{part.name}.log").open("ab") as log:
+        with self._log(part).open("ab") as log:
             process = subprocess.Popen(
                 list(part.command),
                 stdin=subprocess.DEVNULL,
@@ -153,60 +228,22 @@ class Launcher:
                 env={**os.environ, **part.environment},
                 start_new_session=True,
             )
-        created = psutil.Process(process.pid).create_time()
-        self._pid_file(part.name).write_text(json.dumps({"pid": process.pid, "created": created}))
+        PidFile.of(process.pid).write(self._pid_file(part.name))
         return process
+
+    def _log(self, part: Part) -> Path:
+        return self._logs / f"{part.name}.log"
 
     def _pid_file(self, name: str) -> Path:
         return self._pids / f"{name}.json"
 
     def _failure(self, part: Part, what: str) -> LaunchError:
-        log = self._logs / f"{part.name}.log"
-        last = log.read_text(errors="replace").strip().splitlines()[-8:]
+        log = self._log(part)
+        last = log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
         return LaunchError("\n".join([f"{part.name} {what}; its log is {log} and ends:", *last]))
 
     @staticmethod
-    def _end_group(leader: int) -> None:
-        try:
-            os.killpg(leader, signal.SIGKILL)
-        except ProcessLookupError:
-            return  # the group has gone already
-
-
-def leftovers(pid_folder: Path) -> dict[str, int]:
-    """Processes of an earlier run that are still there: part name to process id.
-
-    A pid alone may have been given to somebody else, so the start time must agree too.
-    """
-    found = {}
-    for path in sorted(pid_folder.glob("*.json")):
-        kept = json.loads(path.read_text())
-        try:
-            process = psutil.Process(kept["pid"])
-            if process.create_time() == kept["created"] and (
-                process.status() != psutil.STATUS_ZOMBIE
-            ):
-                found[path.stem] = process.pid
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def end_leftovers(pid_folder: Path) -> list[str]:
-    """End the process groups of an earlier run whose launcher is gone; returns their names.
-
-    They are gone when it returns, and their ports with them.
-    """
-    found = leftovers(pid_folder)
-    ended = []
-    for pid in found.values():
-        try:
-            leader = psutil.Process(pid)
-            ended += [leader, *leader.children(recursive=True)]
-            os.killpg(pid, signal.SIGKILL)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    psutil.wait_procs(ended, timeout=_GONE_SECONDS)
-    for path in pid_folder.glob("*.json"):
-        path.unlink()
-    return list(found)
+    def _end_group(process: subprocess.Popen[bytes]) -> None:
+        with suppress(ProcessLookupError):  # the group has gone already
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

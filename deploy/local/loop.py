@@ -18,6 +18,7 @@ from deploy.local.launcher import Launcher
 from deploy.local.ports import busy_ports
 from deploy.local.reset_state import reset_state
 from deploy.local.start import broker_and_topics
+from deploy.local.state_lock import state_lock
 from settings.errors import ConfigurationError, HeadraceError
 from settings.settings import Settings
 from streaming.logs import EventLog
@@ -30,6 +31,8 @@ _MEMORY_S = 1.0
 # events that a replay at full speed may be ahead of the job: some seconds of its work, so that it
 # never waits for events between two looks
 _LEAD = 50_000
+# in a row; there is nobody to mend it while a demo or a bench runs
+_MOST_DEATHS = 5
 
 
 class Loop:
@@ -42,6 +45,7 @@ class Loop:
         log: what is replayed.
         out: gets a line whenever something happens.
         names: the parts wanted besides the broker.
+        command: what another command is told that finds the state folder in use.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Loop:
         log: EventLog,
         out: Console,
         names: tuple[str, ...] = ("job", "writer", "trainer", "server"),
+        command: str = "headrace demo",
     ) -> None:
         self.settings = settings
         self.log = log
@@ -58,20 +63,23 @@ class Loop:
         self.peak_bytes = 0
         self._out = out
         self._names = names
+        self._command = command
         self._stack = ExitStack()
         self._left = threading.Event()
         self._launcher: Launcher | None = None
 
     def __enter__(self) -> Loop:
-        for _ in reset_state(self.settings):
-            pass
-        if busy := busy_ports(self.settings):
-            raise ConfigurationError(
-                f"ports in use: {', '.join(f'{port} ({what})' for what, port in busy.items())};"
-                " stop what listens there (`headrace doctor`), or choose others with --set"
-            )
         with ExitStack() as stack:
-            self._launcher = stack.enter_context(broker_and_topics(self.settings, self.say))
+            stack.enter_context(state_lock(self.settings.state, self._command))
+            for _ in reset_state(self.settings):
+                pass
+            if busy := busy_ports(self.settings):
+                raise ConfigurationError(
+                    f"ports in use: {', '.join(f'{port} ({what})' for what, port in busy.items())};"
+                    " stop what listens there (`headrace doctor`), or choose others with --set"
+                )
+            launcher = broker_and_topics(self.settings, self.say, _MOST_DEATHS)
+            self._launcher = stack.enter_context(launcher)
             path = self.settings.state / parts.SETTINGS_FILE
             watcher = threading.Thread(target=self._watch_memory, daemon=True)
             watcher.start()
@@ -86,7 +94,7 @@ class Loop:
 
     def say(self, line: str) -> None:
         """A line to the console."""
-        self._out.print(line, highlight=False)
+        self._out.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def replay(
         self,

@@ -79,9 +79,9 @@ def server(settings: Settings, path: Path) -> Part:
     return _module("server", "serving", path, lambda: answers(url))
 
 
-def clock(_: Settings, path: Path) -> Part:
+def clock(settings: Settings, path: Path) -> Part:
     """The live time marks."""
-    return _module("clock", "streaming.kafka.clock", path, lambda: True)
+    return _metrics("clock", "streaming.kafka.clock", path, settings.clock_metrics_port)
 
 
 _BUILDERS = {

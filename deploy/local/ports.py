@@ -14,10 +14,12 @@ def ports(settings: Settings) -> dict[str, int]:
         "trainer metrics": settings.trainer.metrics_port,
         "writer metrics": settings.writer_metrics_port,
         "job metrics": settings.job_metrics_port,
+        "clock metrics": settings.clock_metrics_port,
     }
     if settings.kafka.embedded:
         wanted["broker"] = int(settings.kafka.bootstrap.rsplit(":", 1)[1])
         wanted["broker controller"] = settings.kafka.controller_port
+        wanted["broker metrics"] = settings.broker_metrics_port
     return wanted
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
-from deploy.local.launcher import end_leftovers
+from deploy.local.leftovers import end_leftovers
 from deploy.local.parts import SETTINGS_FILE
+from deploy.local.state_lock import LOCK_FILE
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.kafka.client import delete_topics
@@ -30,6 +31,8 @@ OWN = (
 def reset_state(settings: Settings) -> Iterator[str]:
     """End left-over processes, delete local data, and the topics of a broker that is not embedded.
 
+    The caller holds the lock of the state folder.
+
     Yields:
         One line for each thing done.
     """
@@ -42,7 +45,7 @@ def reset_state(settings: Settings) -> Iterator[str]:
     if not settings.state.exists():
         yield f"{settings.state} does not exist: nothing to delete"
         return
-    strangers = [p.name for p in settings.state.iterdir() if p.name not in OWN]
+    strangers = [p.name for p in settings.state.iterdir() if p.name not in {*OWN, LOCK_FILE}]
     for name in OWN:
         path = settings.state / name
         if path.is_dir():

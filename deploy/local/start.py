@@ -12,10 +12,22 @@ from streaming.kafka.client import create_topics, wait_for_broker
 
 
 @contextmanager
-def broker_and_topics(settings: Settings, report: Callable[[str], None]) -> Iterator[Launcher]:
-    """A launcher with the broker up, all topics there, and the settings kept for the parts."""
+def broker_and_topics(
+    settings: Settings, report: Callable[[str], None], most_deaths: int | None = None
+) -> Iterator[Launcher]:
+    """A launcher with the broker up, all topics there, and the settings kept for the parts.
+
+    Args:
+        settings: of all parts; the caller holds the lock of their state folder.
+        report: told one line whenever something happens.
+        most_deaths: see :class:`~deploy.local.launcher.Launcher`.
+
+    Raises:
+        LaunchError: the broker did not start.
+        BrokerError: nobody answers at ``kafka.bootstrap``.
+    """
     path = parts.write_settings(settings)
-    with Launcher(settings.state, report) as launcher:
+    with Launcher(settings.state, report, settings.deploy, most_deaths) as launcher:
         if settings.kafka.embedded:
             launcher.start([parts.broker(settings, path)])
         wait_for_broker(settings)

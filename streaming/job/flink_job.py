@@ -170,6 +170,7 @@ def _environment(settings: Settings, config: dict[str, str]) -> TableEnvironment
         f" {settings.flink.jvm_options} {state_mark(settings)}"
     )
 
+    log.info("loading PyFlink and starting its JVM")
     # takes seconds to import, and reads the environment that was just set
     from pyflink.common import Configuration  # noqa: PLC0415
     from pyflink.table import EnvironmentSettings, TableEnvironment  # noqa: PLC0415
@@ -208,6 +209,7 @@ class Job:
         self.rest = settings.flink.master or f"127.0.0.1:{_free_port()}"
         port = int(self.rest.rpartition(":")[2])
         environment = _environment(settings, flink_config(settings, checkpoint, port))
+        log.info("planning the SQL")
         self._client = _submit(environment, statements(sql.read_text()))
         self.id = str(self._client.get_job_id())
         log.info("job %s is submitted, REST at %s", self.id, self.rest)

@@ -67,6 +67,7 @@ def test_prometheus_scrapes_the_ports_that_the_settings_give() -> None:
         "trainer": settings.trainer.metrics_port,
         "writer": settings.writer_metrics_port,
         "job": settings.job_metrics_port,
+        "clock": settings.clock_metrics_port,
     }
 
 

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -8,8 +9,11 @@ from pathlib import Path
 import pytest
 import typer.main
 from typer.core import TyperCommand, TyperGroup
+from typer.testing import CliRunner
 
+from deploy.local.state_lock import state_lock
 from headrace.cli import app
+from settings.errors import ConfigurationError
 
 
 def headrace(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -88,8 +92,23 @@ def test_reset_deletes_what_is_ours_and_leaves_the_rest(tmp_path: Path) -> None:
     (state / "thesis.tex").write_text("y")
     done = headrace("--state", str(state), "reset", "--yes", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [p.name for p in state.iterdir()] == ["thesis.tex"]
+    assert sorted(p.name for p in state.iterdir()) == ["lock", "thesis.tex"]
     assert "left alone, not ours: thesis.tex" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [("state", ["up"]), ("state", ["reset", "--yes"]), ("state/demo", ["reset", "--yes"])],
+)
+def test_a_running_headrace_is_left_alone(tmp_path: Path, folder: str, command: list[str]) -> None:
+    state = tmp_path / "state"
+    (state / "demo" / "broker").mkdir(parents=True)
+    with state_lock(tmp_path / folder, "headrace demo"):
+        refused = CliRunner().invoke(app, ["--state", str(state), *command])
+    assert isinstance(refused.exception, ConfigurationError)
+    assert f"(headrace demo, pid {os.getpid()}, since " in str(refused.exception)
+    assert (state / "demo" / "broker").exists()
+    assert not (state / "run").exists()
 
 
 STOPPING = """

@@ -1,0 +1,67 @@
+"""What a part that is not ready yet is doing, and whether it is doing anything."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import psutil
+
+# the parts' logging format: date, time, level, module, message
+_LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ (?:INFO|WARNING|ERROR|CRITICAL) (?!kafka\.)[\w.]+:? (.+)$")
+_TAIL_BYTES = 16_384
+_LONGEST = 120
+# less is what an idle JVM's own threads use between two looks
+_CPU_SECONDS = 0.05
+
+
+def last_message(log: Path, start: int) -> str:
+    """The newest message of our own parts behind an offset of a log file; empty without one."""
+    with log.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(start, size - _TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    for line in reversed(lines):
+        if found := _LINE.match(line):
+            message = found[1]
+            return message if len(message) <= _LONGEST else message[:_LONGEST] + "…"
+    return ""
+
+
+class StartProgress:
+    """Follows one start of a part by the CPU time of its processes and the size of its log.
+
+    Args:
+        pid: the part's process; those that it starts count too.
+        log: its log file, which earlier starts may have written to.
+    """
+
+    def __init__(self, pid: int, log: Path) -> None:
+        self.began = time.monotonic()
+        self.moved = self.began
+        self._pid = pid
+        self._log = log
+        self._start = self._size = log.stat().st_size
+        self._cpu = 0.0
+
+    def look(self) -> None:
+        """Note whether anything has happened since the last look."""
+        size, cpu = self._log.stat().st_size, self._cpu_seconds()
+        if size != self._size or abs(cpu - self._cpu) > _CPU_SECONDS:
+            self._size, self._cpu = size, cpu
+            self.moved = time.monotonic()
+
+    def line(self) -> str:
+        """One line: for how long, with how much CPU, and what the part said last."""
+        said = last_message(self._log, self._start) or "loading its code"
+        seconds = time.monotonic() - self.began
+        return f"starting for {seconds:.0f} s ({self._cpu:.0f} s of CPU): {said}"
+
+    def _cpu_seconds(self) -> float:
+        try:
+            leader = psutil.Process(self._pid)
+            times = [p.cpu_times() for p in (leader, *leader.children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return self._cpu  # it has just died, which the launcher sees by itself
+        return sum(t.user + t.system for t in times)

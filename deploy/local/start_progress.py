@@ -8,8 +8,10 @@ from pathlib import Path
 
 import psutil
 
-# the parts' logging format: date, time, level, module, message
-_LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ (?:INFO|WARNING|ERROR|CRITICAL) (?!kafka\.)[\w.]+:? (.+)$")
+# the parts' logging format: date, time, level, module, message; the Kafka client is none of ours
+_LINE = re.compile(
+    r"^\d{4}-\d\d-\d\d \S+ (?:INFO|WARNING|ERROR|CRITICAL) (?!kafka\.)[\w.]+:? (.+)$"
+)
 _TAIL_BYTES = 16_384
 _LONGEST = 120
 # less is what an idle JVM's own threads use between two looks

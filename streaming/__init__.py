@@ -1,1 +1,1 @@
-"""Events on Kafka: schemas, broker, replay, and the Flink job."""
+"""Events on Kafka: schemas, broker, logs, replay, and the Flink job."""

@@ -1,1 +1,1 @@
-"""Runs the Flink job; it knows no feature."""
+"""Runs the Flink job from its SQL; it knows no feature."""

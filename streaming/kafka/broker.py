@@ -30,7 +30,7 @@ from streaming.kafka.java import classpath, java, java_environment
 
 log = logging.getLogger(__name__)
 
-# any fixed cluster id does: the data folder is the cluster
+# any fixed cluster id will do: the data folder is the cluster
 _CLUSTER_ID = "aGVhZHJhY2UtZW1iZWRkZQ"
 _START_S = 60.0
 _STOP_S = 20.0
@@ -49,12 +49,12 @@ appender.console.layout.pattern = %d %p %c{1}: %m%n
 
 
 class Broker:
-    """The broker's process, from its format to its end.
+    """The broker's process: formats its folder, starts, waits until it is ready, stops.
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`.
 
     Args:
-        settings: ``kafka.bootstrap`` says where it listens, ``state`` where its data lies.
+        settings: ``kafka.bootstrap`` says where it listens, ``state`` where its data is.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -67,7 +67,7 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Broker:
-        """Start, and wait until it serves."""
+        """Start, and wait until it is ready."""
         self.start()
         return self
 
@@ -86,7 +86,7 @@ class Broker:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self) -> None:
-        """End a left-over broker, format the data folder once, start, and wait until it serves.
+        """Stop a leftover broker, format a new data folder, start, and wait until it is ready.
 
         Raises:
             BrokerError: a port is in use, or the broker died or did not come up in a minute.
@@ -107,7 +107,7 @@ class Broker:
             raise
 
     def stop(self) -> None:
-        """Ask the broker to end, insist after 20 s, and remove the pid file."""
+        """Send SIGTERM, SIGKILL after 20 s, and remove the pid file."""
         if self._process is None:
             return
         if self._process.poll() is None:
@@ -115,14 +115,14 @@ class Broker:
             try:
                 self._process.wait(_STOP_S)
             except subprocess.TimeoutExpired:
-                log.warning("broker did not end in %.0f s: killing it", _STOP_S)
+                log.warning("broker did not stop in %.0f s: killing it", _STOP_S)
                 _signal_group(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         self._process = None
         self.pid_file.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """End it without warning, as a crash would (for tests of faults)."""
+        """Send SIGKILL, as a crash would (for tests of faults)."""
         if self._process is not None:
             _signal_group(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -144,13 +144,13 @@ class Broker:
             "controller.listener.names": "CONTROLLER",
             "log.dirs": self.folder / "data",
             "num.partitions": 1,
-            # a single node cannot replicate, and its internal topics ask for three by default
+            # a single node cannot replicate; internal topics have three replicas by default
             "offsets.topic.replication.factor": 1,
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
-            # fewer files and less start-up time than the default of 50 partitions each
+            # fewer files and a faster start than with the default of 50 partitions
             "offsets.topic.num.partitions": 4,
             "transaction.state.log.num.partitions": 4,
             "group.initial.rebalance.delay.ms": 0,
@@ -177,7 +177,7 @@ class Broker:
         ]
 
     def _format(self) -> None:
-        # an earlier format that was cut short leaves a folder that would be refused
+        # a format that was interrupted leaves a folder that Kafka refuses
         shutil.rmtree(self.folder / "data", ignore_errors=True)
         arguments = ("format", "--cluster-id", _CLUSTER_ID, "--config", str(self._properties))
         done = subprocess.run(
@@ -213,7 +213,7 @@ class Broker:
         while not _listens(self.host, self.port):
             if self.exit_code() is not None:
                 raise BrokerError(
-                    f"the broker ended with status {self.exit_code()} while starting; the end of"
+                    f"the broker exited with status {self.exit_code()} while starting; the end of"
                     f" {self.log_file}:\n{self._log_tail()}"
                 )
             if time.monotonic() > deadline:
@@ -247,7 +247,7 @@ def require_free_port(host: str, port: int) -> None:
     """Check that a server can listen here.
 
     Raises:
-        BrokerError: somebody does already; names who, where the system tells.
+        BrokerError: the port is in use; names the process, if the system tells.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -279,10 +279,10 @@ def _listener(port: int) -> str:
 
 
 def stop_leftover(pid_file: Path, properties: Path) -> None:
-    """End the broker of an earlier run that still holds this data folder, if there is one.
+    """Stop the broker of an earlier run that still uses this data folder, if there is one.
 
-    It is recognised by its pid file *and* by this folder's configuration on its command line, for
-    process ids are used again.
+    It is recognised by its pid file *and* by this folder's configuration on its command line, since
+    process ids are reused.
     """
     if not pid_file.exists():
         return
@@ -293,7 +293,7 @@ def stop_leftover(pid_file: Path, properties: Path) -> None:
     except (psutil.NoSuchProcess, psutil.ZombieProcess, ValueError):
         ours = False
     if ours:
-        log.warning("ending the broker of an earlier run, pid %d", process.pid)
+        log.warning("stopping the broker of an earlier run, pid %d", process.pid)
         process.terminate()
         try:
             process.wait(_STOP_S)
@@ -307,7 +307,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
-        log.debug("process group %d has ended already", pid)
+        log.debug("process group %d is gone already", pid)
 
 
 def _listens(host: str, port: int) -> bool:
@@ -320,9 +320,9 @@ def _folder_bytes(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
         try:
-            # blocks, not length: Kafka preallocates its index files sparsely
+            # blocks, not length: Kafka preallocates sparse index files
             total += path.stat().st_blocks * 512
-        except FileNotFoundError:  # a segment that retention removed meanwhile
+        except FileNotFoundError:  # a segment that retention has just removed
             continue
     return total
 
@@ -338,7 +338,7 @@ class BrokerMetrics:
 
 
 def main(settings: Settings) -> int:
-    """Run the broker until SIGTERM or SIGINT; the exit status."""
+    """Run the broker until SIGTERM or SIGINT; returns the exit status."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -348,10 +348,10 @@ def main(settings: Settings) -> int:
     with Broker(settings) as broker:
         metrics.start_seconds.set(time.monotonic() - began)
         metrics.up.set(1)
-        log.info("broker serves on %s, pid %s", settings.kafka.bootstrap, broker.pid)
+        log.info("broker is ready on %s, pid %s", settings.kafka.bootstrap, broker.pid)
         while not stopping.wait(1.0):
             if broker.exit_code() is not None:
-                log.error("broker ended with %s; see %s", broker.exit_code(), broker.log_file)
+                log.error("broker exited with %s; see %s", broker.exit_code(), broker.log_file)
                 return 1
             if broker.pid is not None:
                 metrics.memory.set(psutil.Process(broker.pid).memory_info().rss)

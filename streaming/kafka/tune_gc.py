@@ -1,18 +1,18 @@
-"""Python's cyclic garbage collector, in processes that handle a record at a time."""
+"""Tunes Python's garbage collector for processes that handle a record at a time."""
 
 from __future__ import annotations
 
 import gc
 
-# objects made before a collection of the youngest, and such collections before an older one
+# gc.set_threshold: allocations before a collection of generation 0, then of 1, then of 2
 _THRESHOLDS = (100_000, 20, 100)
 
 
 def tune_gc() -> None:
-    """Let the collector pass over what lives already, and look at the rest less often.
+    """Exclude objects that exist already from garbage collection, and collect less often.
 
-    kafka-python makes several objects a record, none of them part of a cycle; each 700 of them
-    start a collection by default. Replay and trainer spent a third of their time in it.
+    kafka-python allocates several objects a record, none of them part of a cycle, and by default
+    every 700 of them start a collection. Replay and trainer spent a third of their time in it.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""A producer that keeps a bounded number of records under way and misses no failure."""
+"""A Kafka producer with a bounded number of records in flight that reports every failure."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _CHUNKS_IN_FLIGHT = 4
 
 
 class Writer:
-    """A producer that keeps a bounded number of records under way and misses no failure.
+    """A producer with a bounded number of records in flight that reports every failure.
 
-    ``KafkaProducer.flush`` says nothing about records that failed, and its buffer has no bound:
-    this keeps what ``send`` returned until it is known to be on the broker. A broker that is away
-    is waited for, until ``stopping`` is set.
+    ``KafkaProducer.flush`` does not report records that failed, and its buffer is unbounded. This
+    class keeps the futures of ``send`` until the broker has acknowledged them. It waits for a
+    broker that is down, until ``stopping`` is set.
 
     Args:
         settings: where the broker is.
         bulk: see :func:`producer`.
-        stopping: ends the waiting for a broker that is away.
+        stopping: stops waiting for a broker that is down.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Flush, unless something went wrong, and end."""
+        """Flush, unless an exception is passing, and close."""
         try:
             if kind is None:
                 self.flush()
@@ -62,7 +62,7 @@ class Writer:
             self.close()
 
     def send(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
-        """Hand one record over; waits while too many are under way.
+        """Send one record; waits while too many are in flight.
 
         Raises:
             BrokerError: an earlier record was refused for good.
@@ -77,11 +77,11 @@ class Writer:
                 self._settle(self._sent.popleft())
 
     def flush(self) -> None:
-        """Return once all that was sent is on the broker.
+        """Return once the broker has acknowledged every record.
 
         Raises:
             BrokerError: a record was refused for good, or ``stopping`` was set while the broker
-                is away.
+                is down.
         """
         while True:
             try:
@@ -96,7 +96,7 @@ class Writer:
         self._open = []
 
     def ends(self) -> dict[str, dict[int, int]]:
-        """Offset behind the last record sent, by topic and partition; flushes first.
+        """Offset after the last record sent, by topic and partition; flushes first.
 
         Raises:
             BrokerError: as :meth:`flush`.
@@ -108,12 +108,12 @@ class Writer:
         return found
 
     def close(self) -> None:
-        """Leave the broker, after a last try to hand over what was sent."""
+        """Close the producer, after a last attempt to send what is in flight."""
         try:
             self._producer.close(timeout=_CLOSE_S)
         except KafkaTimeoutError:
-            log.warning("the broker did not take the last records before the end")
-            # close() raises before it ends anything, and no public call drops what is unsent
+            log.warning("the last records were not acknowledged before closing")
+            # close() raises before it closes anything, and no public call drops unsent records
             self._producer._sender.force_close()
             self._producer.close(timeout=_CLOSE_S)
 
@@ -130,5 +130,5 @@ class Writer:
     def _require_patience(self) -> None:
         if self._stopping.is_set():
             raise BrokerError(
-                "stopped while the broker was away: the last records may not have arrived"
+                "stopped while the broker was down: the last records may not have arrived"
             )

@@ -88,7 +88,7 @@ def test_a_broker_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
     # the folder of another node
     meta = data / "meta.properties"
     meta.write_text(meta.read_text().replace("node.id=1", "node.id=7"))
-    with pytest.raises(BrokerError, match="ended with status"):
+    with pytest.raises(BrokerError, match="exited with status"):
         Broker(settings).start()
 
 
@@ -104,7 +104,7 @@ def test_as_a_process_it_serves_metrics_and_ends_on_sigterm(tmp_path: Path) -> N
     assert process.stderr
     try:
         for line in process.stderr:
-            if "broker serves on" in line:
+            if "broker is ready on" in line:
                 break
         else:
             pytest.fail("no broker")

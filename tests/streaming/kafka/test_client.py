@@ -202,6 +202,6 @@ def test_a_writer_told_to_stop_does_not_wait_for_a_broker_that_is_away(tmp_path:
                 writer.send(topics.CLICKS, 0, None, b"lost")
 
         began = time.monotonic()
-        with pytest.raises(BrokerError, match="stopped while the broker was away"):
+        with pytest.raises(BrokerError, match="stopped while the broker was down"):
             write_into_the_void()
         assert time.monotonic() - began < 15

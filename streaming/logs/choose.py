@@ -1,4 +1,4 @@
-"""Which log a command means."""
+"""Which log a command means: a TOML of the user's, or one that comes with headrace."""
 
 from __future__ import annotations
 
@@ -6,22 +6,57 @@ from pathlib import Path
 
 from settings.errors import ConfigurationError
 from streaming.kafka.java import cache_folder
-from streaming.logs import EventLog, fetch_ml_100k, open_log
+from streaming.logs.demo_data import fetch_ml_100k
+from streaming.logs.log_file import LogFile, read_log_file
+from streaming.logs.own_log import OwnLog
 
+SHIPPED = Path(__file__).parent / "shipped"
 FETCHED = "ml-100k"
+_FORM = "recbole"
 
 
-def find_log(name: str, path: Path | None) -> EventLog:
-    """The log of this name; ML-100K is fetched when no folder is given.
+def shipped_names() -> list[str]:
+    """The logs that come with headrace, as declarations: the data is the user's to get.
+
+    >>> "ml-1m" in shipped_names()
+    True
+    """
+    return sorted(path.stem for path in SHIPPED.glob("*.toml") if not path.stem.endswith(_FORM))
+
+
+def find_log_file(log: str, path: Path | None) -> tuple[LogFile, Path]:
+    """The declaration of a log, and the folder that its paths start from.
+
+    Args:
+        log: path of a TOML, or the name of a shipped one.
+        path: the folder of the files; none: that of the TOML, or of the fetched log.
 
     Raises:
-        ConfigurationError: the log is not one that can be fetched, and there is no folder.
-        LogFileError: its files are missing or broken.
+        ConfigurationError: there is no such log, or its TOML is wrong.
     """
+    file = Path(log).expanduser()
+    if file.suffix == ".toml" or file.is_file():
+        return read_log_file(file), (path or file.parent).absolute()
+    if log not in shipped_names():
+        raise ConfigurationError(
+            f"no log {log!r}: give the path of a TOML that declares it (`headrace log init FILES`"
+            f" writes one), or one of {', '.join(shipped_names())}"
+        )
     if path is None:
-        if name != FETCHED:
+        if log != FETCHED:
             raise ConfigurationError(
-                f"the log {name} is not fetched: download it and give its folder with --path"
+                f"the log {log} is not fetched: download it and give its folder with --path"
             )
         path = fetch_ml_100k(cache_folder() / FETCHED)
-    return open_log(name, path)
+    form = f"{log}-{_FORM}" if (path / f"{log}.inter").exists() else log
+    return read_log_file(SHIPPED / f"{form}.toml"), path.absolute()
+
+
+def find_log(log: str, path: Path | None = None) -> OwnLog:
+    """The events of a log; see :func:`find_log_file`.
+
+    Raises:
+        ConfigurationError: there is no such log, or its declaration does not fit the files.
+        LogFileError: its files are missing or broken.
+    """
+    return OwnLog(*find_log_file(log, path))

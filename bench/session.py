@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -58,7 +59,7 @@ class Session:
     def __init__(self, bench: str, options: Options) -> None:
         self.bench = bench
         self.options = options
-        self.results = Results(options.out / f"{bench}-{options.log}.jsonl", bench)
+        self.results = Results(options.out / f"{bench}-{Path(options.log).stem}.jsonl", bench)
         folder = str(options.path.resolve()) if options.path else None
         self.key = {"log": options.log, "path": folder, "sample": options.sample}
 

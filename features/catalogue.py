@@ -107,13 +107,18 @@ class Catalogue:
         return sum(len(rows) for rows in self._rows.values())
 
 
-def _static(field: Static, attributes: Mapping[str, str | list[str]]) -> str | tuple[str, ...]:
+def _static(
+    field: Static, attributes: Mapping[str, str | float | Sequence[str | float]]
+) -> str | tuple[str, ...]:
     value = attributes.get(field.name)
     if field.kind == "multi":
-        if isinstance(value, str):
+        if isinstance(value, str | float | int):
             raise _wrong_kind(field, "a list of texts")
-        return tuple(map(sys.intern, value or ()))
-    if isinstance(value, list):
+        texts = [one for one in value or () if isinstance(one, str)]
+        if value is not None and len(texts) < len(value):
+            raise _wrong_kind(field, "a list of texts")
+        return tuple(map(sys.intern, texts))
+    if value is not None and not isinstance(value, str):
         raise _wrong_kind(field, "one text")
     return sys.intern(value or "")
 

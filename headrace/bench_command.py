@@ -48,7 +48,10 @@ Command = Callable[..., None]
 
 def _log_options(
     log: Annotated[
-        str, typer.Option("--log", help="ml-100k (fetched), ml-1m, amazon-electronics, …")
+        str,
+        typer.Option(
+            "--log", help="a TOML that declares a log, or a name: ml-100k (fetched), ml-1m, …"
+        ),
     ] = "ml-100k",
     path: Annotated[
         Path | None, typer.Option("--path", help="the folder of the log's files")

@@ -80,7 +80,12 @@ def common(
 @app.command()
 def demo(
     context: typer.Context,
-    log: Annotated[str, typer.Option(help="ml-100k (fetched) or ml-1m (with --path)")] = "ml-100k",
+    log: Annotated[
+        str,
+        typer.Option(
+            help="a TOML that declares a log, or the name of one that comes with headrace"
+        ),
+    ] = "ml-100k",
     path: Annotated[Path | None, typer.Option(help="the folder of the log's files")] = None,
     ranked: Annotated[
         int, typer.Option(min=1, help="impressions that the server ranks first")
@@ -139,7 +144,9 @@ def up(
 @app.command()
 def replay(
     context: typer.Context,
-    log: Annotated[str, typer.Argument(help="ml-100k or ml-1m")],
+    log: Annotated[
+        str, typer.Argument(help="a TOML that declares it, or a name: ml-100k, ml-1m, …")
+    ],
     path: Annotated[Path | None, typer.Option(help="the folder of the log's files")] = None,
     speed: Annotated[float, typer.Option(help="times event speed; 0: as fast as it goes")] = 0.0,
     start: Annotated[str, typer.Option(help="a fraction (0.5) or a date-time of the log")] = "0",

@@ -6,6 +6,7 @@ Unknown fields pass, missing or mistyped ones are refused (:func:`decode_event`)
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast, get_type_hints
 
 import msgspec
@@ -85,11 +86,12 @@ class TimeMark(msgspec.Struct, frozen=True, kw_only=True):
 class Entity(msgspec.Struct, frozen=True, kw_only=True):
     """Attributes of an item or a user: the row of the topics ``items`` and ``users``.
 
-    ``attributes`` maps a field name to a text or a list of texts (static fields are categories).
+    ``attributes`` maps a field name to a text (a category), a list of texts (a set), a number, or a
+    list of numbers (a vector).
     """
 
     id: str
-    attributes: dict[str, str | list[str]]
+    attributes: Mapping[str, str | float | Sequence[str | float]]
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ from features.logs.movielens_features import MOVIELENS
 from settings.errors import ConfigurationError
 
 _DECLARATIONS = {d.name: d for d in (MOVIELENS, AMAZON, ALI)}
+_DECLARATIONS |= {"ml-100k": MOVIELENS, "ml-1m": MOVIELENS}
+_DECLARATIONS |= {"amazon-electronics": AMAZON, "ali-display-ads": ALI}
 
 
 def declaration(name: str) -> Declaration:

@@ -19,7 +19,7 @@ from streaming.logs.sources import open_source, reading
 
 log = logging.getLogger(__name__)
 
-Value = str | list[str] | float | list[float]
+Value = str | float | list[str | float]
 _BATCH = 10_000
 
 
@@ -96,18 +96,13 @@ def _query(declared: LogFile, catalogue: CatalogueFiles, rows: ReadableRows, sid
     )
     names = ", ".join(f"__a{at}" for at in range(len(cells)))
     if catalogue.files is not None:
-        where = ""
-        if catalogue.where is not None:
-            condition = rows.rule(catalogue.where, "where")
-            typed = ", ".join(f"{v} AS {quoted(n)}" for n, v in rows.typed.items())
-            star = f"* REPLACE ({typed})" if typed else "*"
-            inner = f"SELECT *, {condition} AS __where FROM (SELECT {star} FROM ({rows.sql}))"
-            return (
-                f"SELECT __id, {names} FROM (SELECT __where, {named} FROM ({inner}))"
-                " WHERE __id IS NOT NULL AND __where"
-            )
+        # the rule sees typed columns, the attributes raw ones
+        where = "true" if catalogue.where is None else rows.rule(catalogue.where, "where")
+        typed = ", ".join(f"{value} AS {quoted(name)}" for name, value in rows.typed.items())
+        star = f"* REPLACE ({typed})" if typed else "*"
         return (
-            f"SELECT __id, {names} FROM (SELECT {named} FROM ({rows.sql})) WHERE __id IS NOT NULL"
+            f"SELECT __id, {names} FROM (SELECT {star}, {named} FROM ({rows.sql}))"
+            f" WHERE __id IS NOT NULL AND {where}"
         )
     ms = rows.time(time_column(declared.events.time), "time")
     firsts = ", ".join(f"arg_min(__a{at}, __ts)" for at in range(len(cells)))
@@ -129,7 +124,7 @@ def _maker(one: AttributeColumn, title: str) -> Callable[[Any], Value | None]:
     if one.kind != "vector":
         return lambda cell: cell
 
-    def vector(cell: list[str]) -> list[float] | None:
+    def vector(cell: list[str]) -> Value | None:
         try:
             return [float(number) for number in cell] or None
         except ValueError as error:

@@ -12,11 +12,11 @@ from settings.errors import ConfigurationError, LogFileError
 from streaming.events import SECONDS_LIMIT
 from streaming.logs.log_file import TableFiles, TimeColumn, Unit
 from streaming.logs.rules import check_columns, columns_of, quoted
-from streaming.logs.sources import BAD, SAMPLE_ROWS, Source, kind_of_column
+from streaming.logs.sources import BAD, SAMPLE_ROWS, Source, kind_of_column, reading
 
 _FLOATS = ("FLOAT", "DOUBLE", "DECIMAL")
-_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT")
-_INTEGERS += ("UINTEGER", "UBIGINT", "UHUGEINT")
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_NUMBERS = (*_FLOATS, *_INTEGERS, *(f"U{name}" for name in _INTEGERS))
 # how many of a unit are a millisecond
 _A_MS: dict[Unit, float] = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 _EARLIEST_MS = 631_152_000_000  # 1990
@@ -40,6 +40,7 @@ class ReadableRows:
         self._place = place
         self.source = source
         self.encoding = table.encoding
+        self.missing = table.null
         self.columns = dict(source.columns)
         parts = []
         for name, expression in table.derive.items():
@@ -75,12 +76,14 @@ class ReadableRows:
             return "list"
         if declared == "BOOLEAN":
             return "boolean"
-        if declared.startswith(_FLOATS + _INTEGERS):
+        if declared.startswith(_NUMBERS):
             return "number"
         if declared != "VARCHAR":
             return "text"
         if column not in self._kinds:
-            self._kinds[column] = kind_of_column(self._connection, self.sql, column)
+            self._kinds[column] = kind_of_column(
+                self._connection, self.sql, column, self.source.title
+            )
         return self._kinds[column]
 
     def rule(self, rule: str, key: str) -> str:
@@ -168,9 +171,13 @@ class ReadableRows:
             self._check_unit(sql, column, where)
             return sql
         text = f"trim({name}::VARCHAR)"
-        zoned = f"regexp_matches({text}, '(Z|UTC|GMT|:[0-9]{{2}}.*[+-][0-9]{{2}}(:?[0-9]{{2}})?)$')"
+        has_zone = (
+            f"regexp_matches({text}, '(Z|UTC|GMT|:[0-9]{{2}}.*[+-][0-9]{{2}}(:?[0-9]{{2}})?)$')"
+        )
         naive = f"timezone({zone}, TRY_CAST({text} AS TIMESTAMP))"
-        sql = f"epoch_ms(CASE WHEN {zoned} THEN TRY_CAST({text} AS TIMESTAMPTZ) ELSE {naive} END)"
+        sql = (
+            f"epoch_ms(CASE WHEN {has_zone} THEN TRY_CAST({text} AS TIMESTAMPTZ) ELSE {naive} END)"
+        )
         self._some_time(sql, column, where)
         return sql
 
@@ -182,9 +189,10 @@ class ReadableRows:
         return f"TRY_CAST(CASE WHEN isfinite({value}) THEN {value} END AS BIGINT)"
 
     def _sample(self, sql: str) -> list[object]:
-        rows = self._connection.execute(
-            f"SELECT {sql} FROM (FROM ({self.sql}) LIMIT {SAMPLE_ROWS})"
-        ).fetchall()
+        with reading(self.source.title):
+            rows = self._connection.execute(
+                f"SELECT {sql} FROM (FROM ({self.sql}) LIMIT {SAMPLE_ROWS})"
+            ).fetchall()
         return [row[0] for row in rows]
 
     def _unit_that_fits(self, column: str) -> Unit | None:
@@ -217,10 +225,7 @@ class ReadableRows:
         )
 
     def _some_time(self, sql: str, column: TimeColumn, where: str) -> None:
-        try:
-            values = self._sample(sql)
-        except duckdb.Error as error:
-            raise ConfigurationError(f"{where}: {_short(error)}") from error
+        values = self._sample(sql)
         good = sorted(value for value in values if isinstance(value, int))
         if not good:
             form = f"of the form {column.format!r}" if column.format else "in ISO 8601"

@@ -1,4 +1,4 @@
-"""What every log reader offers."""
+"""What a replay and the benches need of a log."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ class EventLog(Protocol):
     """
 
     name: str
-    """What the reader is called, such as ``ml-1m``."""
+    """What the log is called, such as ``ml-1m``."""
 
     declaration: str
     """The feature declaration that fits this log (``log.name`` of the settings)."""
 
     attribution_ms: int
     """How long after its impression a click of this log counts."""
+
+    @property
+    def sampling_rate(self) -> float:
+        """Share of what was not clicked that the log holds: 1, or less where it is sampled.
+
+        A rate p that a model learnt on such a log stands for p / (p + (1 - p) / sampling_rate).
+        """
+        ...
 
     @property
     def count(self) -> int:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +275,7 @@ class SortedEvents:
     def _decoded(self, table: Any) -> Iterator[Event]:  # noqa: ANN401 - untyped library
         summary = self.summary
         make = partial(_action, keyed=summary.keyed, kinds=summary.kinds)
-        columns = [_values(table, name) for name in _ALWAYS]
+        columns: list[Iterable[Any]] = [_values(table, name) for name in _ALWAYS]
         more = [name for name in _SOMETIMES if name in self._columns]
         if not more:  # in half the time
             for ts, kind, user, item, request in zip(*columns, strict=True):
@@ -285,7 +284,7 @@ class SortedEvents:
                 else:
                     yield make(ts, kind, user, item, request, None)
             return
-        nothing = repeat(None, len(table))
+        nothing = [None] * len(table)
         columns += [_values(table, name) if name in more else nothing for name in _SOMETIMES[:3]]
         columns.append(_contexts(table) if "context" in more else nothing)
         for ts, kind, user, item, request, position, propensity, value, context in zip(
@@ -305,7 +304,7 @@ class SortedEvents:
                 yield make(ts, kind, user, item, request, value)
 
 
-def _action(
+def _action(  # noqa: PLR0917 - called for every action: names would cost time
     ts: int,
     kind: int,
     user: str,

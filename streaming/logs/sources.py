@@ -47,14 +47,14 @@ class Source:
         columns: name to DuckDB's type.
         files: of the table, sorted.
         format: csv, jsonl or parquet.
-        separators: of the columns of a CSV, a file each.
+        layouts: of a CSV, a file each: separator, quote and the names of the columns.
     """
 
     sql: str
     columns: dict[str, str]
     files: tuple[Path, ...]
     format: str
-    separators: tuple[str, ...] = ()
+    layouts: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
     @property
     def title(self) -> str:
@@ -192,18 +192,18 @@ def _json_lines(files: tuple[Path, ...], place: str, wanted: Sequence[str]) -> S
 
 def _csv(files: tuple[Path, ...], table: TableFiles, place: str, wanted: Sequence[str]) -> Source:
     parts: dict[tuple[str, bool, tuple[str, ...]], list[Path]] = {}
-    separators = []
+    layouts = []
     for path in files:
         layout = _layout(path, table, place, wanted)
         parts.setdefault(layout, []).append(path)
-        separators.append(layout[0])
+        layouts.append((layout[0], table.quote, layout[2]))
     every = dict.fromkeys(itertools.chain.from_iterable(columns for _, _, columns in parts))
     selects = [
         _csv_scan(paths, table, separator, header, columns)
         for (separator, header, columns), paths in parts.items()
     ]
     sql = " UNION ALL BY NAME ".join(selects)
-    return Source(sql, dict.fromkeys(every, "VARCHAR"), files, "csv", tuple(separators))
+    return Source(sql, dict.fromkeys(every, "VARCHAR"), files, "csv", tuple(layouts))
 
 
 def _csv_scan(
@@ -302,7 +302,7 @@ def first_lines(path: Path, encoding: str, count: int) -> Iterator[str]:
     with path.open("rb") as probe:
         packed = probe.read(2) == b"\x1f\x8b"
     with gzip.open(path) if packed else path.open("rb") as raw:
-        text = io.TextIOWrapper(raw, encoding=name, errors="replace", newline="\n")  # type: ignore[arg-type]
+        text = io.TextIOWrapper(raw, encoding=name, errors="replace", newline="\n")
         for line in itertools.islice(text, count):
             yield line.rstrip("\r\n")
 
@@ -318,15 +318,16 @@ def split_line(line: str, separator: str, quote: str) -> list[str]:
     return line.split(separator)
 
 
-def kind_of_column(connection: duckdb.DuckDBPyConnection, sql: str, column: str) -> str:
+def kind_of_column(connection: duckdb.DuckDBPyConnection, sql: str, column: str, place: str) -> str:
     """What a column of texts holds: ``number`` if most of its first cells are, or ``boolean``."""
     name = quoted(column)
-    found = connection.execute(
-        f"SELECT count({name}), count(TRY_CAST({name} AS DOUBLE)),"
-        f" count(*) FILTER (lower({name}) IN ('true', 'false')) FROM (FROM ({sql})"
-        f" LIMIT {SAMPLE_ROWS})"
-    ).fetchone()
+    with reading(place):
+        found = connection.execute(
+            f"SELECT count({name}), count(TRY_CAST({name} AS DOUBLE)),"
+            f" count(*) FILTER (lower({name}) IN ('true', 'false')) FROM (FROM ({sql})"
+            f" LIMIT {SAMPLE_ROWS})"
+        ).fetchone()
     filled, numbers, booleans = found or (0, 0, 0)
-    if filled and numbers >= 0.9 * filled:
+    if filled and numbers >= 0.5 * filled:  # the others are unreadable rows, each with its line
         return "number"
-    return "boolean" if filled and booleans >= 0.9 * filled else "text"
+    return "boolean" if filled and booleans >= 0.5 * filled else "text"

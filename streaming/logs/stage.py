@@ -153,7 +153,7 @@ class Stage:
             for at, name in enumerate(self.kinds)
         ]
         refuse_results(self.log)
-        self._fill("shown", rows, cells, rules, reasons, [*wanted, *rows.typed])
+        self._fill("shown", rows, cells, rules, reasons=reasons, keys=[*wanted, *rows.typed])
         (count,) = self.one("SELECT count(*) FROM shown")
         if not count:
             self._nothing(rows.source)
@@ -205,11 +205,10 @@ class Stage:
             rows.check(one.column, f"context.{name}")
             kind = one.kind or self._context_kind(rows, one.column)
             self.contexts[name] = kind
-            value = {
-                "number": rows.number,
-                "category": rows.text,
-                "set": lambda column, one=one: rows.listed(column, one.separator),
-            }[kind](one.column)
+            if kind == "set":
+                value = rows.listed(one.column, one.separator)
+            else:
+                value = rows.number(one.column) if kind == "number" else rows.text(one.column)
             parts.append(f"{quoted(name)} := {value}")
         return f"to_json(struct_pack({', '.join(parts)}))::VARCHAR" if parts else "NULL::VARCHAR"
 
@@ -244,7 +243,7 @@ class Stage:
         rules = {"__where": rows.rule(feedback.where, "where")} if feedback.where else {}
         reasons = self._id_reasons(feedback.request is not None) + time_reasons("time")
         reasons.append(("action IS NULL", "kind: missing"))
-        self._fill("acted", rows, cells, rules, reasons, [*wanted, *rows.typed])
+        self._fill("acted", rows, cells, rules, reasons=reasons, keys=[*wanted, *rows.typed])
         known = self.log.kinds
         there = self.connection.execute(
             "SELECT action, count(*) FROM acted GROUP BY 1 ORDER BY 2 DESC LIMIT 50"
@@ -274,11 +273,9 @@ class Stage:
         ]
 
     def _id_reasons(self, has_request: bool) -> list[tuple[str, str]]:
-        longest = (
-            f"greatest(strlen(user_id), strlen(item_id), strlen(coalesce(request, ''))) > {_LONGEST}"
-            if has_request
-            else f"strlen(user_id) + strlen(item_id) > {_LONGEST}"
-        )
+        lengths = ["strlen(user_id)", "strlen(item_id)", "strlen(coalesce(request, ''))"]
+        longest = f"greatest({', '.join(lengths)})" if has_request else " + ".join(lengths[:2])
+        longest += f" > {_LONGEST}"
         return [
             ("user_id IS NULL", "user: missing"),
             ("item_id IS NULL", "item: missing"),
@@ -291,6 +288,7 @@ class Stage:
         rows: ReadableRows,
         cells: dict[str, str],
         rules: dict[str, str],
+        *,
         reasons: Sequence[tuple[str, str]],
         keys: Sequence[str],
     ) -> None:
@@ -341,7 +339,7 @@ class Stage:
         )
         with reading(rows.source.title):
             self.connection.execute(sql)
-        self._count_bad(table, rows)
+        self._count_bad(table, rows, keys)
 
     def _unnested(self, query: str) -> str:
         lists = self.log.events.lists
@@ -387,19 +385,19 @@ class Stage:
             )
         return found
 
-    def _count_bad(self, table: str, rows: ReadableRows) -> None:
+    def _count_bad(self, table: str, rows: ReadableRows, keys: Sequence[str]) -> None:
         found = self.connection.execute(
             f"SELECT reason, count(*) FROM {table} WHERE reason IS NOT NULL GROUP BY 1"
         ).fetchall()
         (total,) = self.one(f"SELECT count(*) FROM {table}")
         reasons = dict(found)
         first = [
-            BadRow(str(rows.source.files[0]), 0, reason, "", [c for c in cells if c is not None])
+            BadRow(str(rows.source.files[0]), 0, reason, "", dict(zip(keys, cells, strict=True)))
             for reason, cells in self.connection.execute(
                 f"SELECT reason, cells FROM {table} WHERE reason IS NOT NULL LIMIT {KEPT}"
             ).fetchall()
         ]
-        first = find_lines(rows.source, first, rows.encoding)
+        first = find_lines(rows.source, first, rows.encoding, rows.missing)
         rejected = self._rejects()
         for reason, count, kept in rejected:
             reasons[reason] = reasons.get(reason, 0) + count
@@ -431,7 +429,8 @@ class Stage:
         if not there or not there[0]:
             return []
         found = self.connection.execute(
-            "SELECT error_type::VARCHAR, count(DISTINCT (scan_id, file_id, line)) FROM reject_errors"
+            "SELECT error_type::VARCHAR, count(DISTINCT (scan_id, file_id, line))"
+            " FROM reject_errors"
             " WHERE scan_id = (SELECT max(scan_id) FROM reject_errors) GROUP BY 1"
         ).fetchall()
         out = []
@@ -451,7 +450,7 @@ class Stage:
                     line,
                     f"{reason} ({' '.join(message.split())[:90]})",
                     column or "",
-                    [(text or "").strip("\r\n")[:120]],
+                    {"": (text or "").strip("\r\n")[:120]},
                 )
                 for file, line, column, text, message in rows
             ]

@@ -12,7 +12,8 @@ from streaming.events import Click, Entity, Impression, TimeMark, decode_event
 from streaming.kafka import topics
 from streaming.kafka.client import partition_for
 from streaming.kafka.span import read_span, span
-from streaming.logs import Event, MovieLens
+from streaming.logs import Event
+from tests.streaming.event_rows import EventRows
 
 START_S = 900_000_000
 Records = dict[tuple[str, int], list[Event | TimeMark]]
@@ -20,7 +21,7 @@ Records = dict[tuple[str, int], list[Event | TimeMark]]
 
 def made_up_log(
     ratings: int, *, users: int = 40, seed: int = 0, name: str = "made-up", pace: int = 1
-) -> MovieLens:
+) -> EventRows:
     """A MovieLens-like log: each user rates a film at most once, many at the same second.
 
     Three ratings come in ``pace`` seconds.
@@ -38,7 +39,14 @@ def made_up_log(
     )
     items = [Entity(id=str(i + 1), attributes={"genres": ["Drama"]}) for i in range(films)]
     people = [Entity(id=str(i + 1), attributes={"gender": "F"}) for i in range(users)]
-    return MovieLens(name, table.astype(np.int64), items, people)
+    events: list[Event] = []
+    for user, item, rating, seconds in sorted(table.tolist(), key=lambda row: (row[3], *row[:2])):
+        ids = {"user_id": str(user), "item_id": str(item), "ts": seconds * 1000}
+        request = f"{user}-{seconds}-{item}"
+        events.append(Impression(request_id=request, **ids))
+        if rating > 3:
+            events.append(Click(event_id=request, request_id=request, **ids))
+    return EventRows(name, events, items, people)
 
 
 def read_events(settings: Settings) -> Records:

@@ -21,7 +21,7 @@ from streaming.job.flink_job import check_start, statements
 from streaming.kafka.client import create_topics
 from streaming.kafka.topics import SAMPLES
 from streaming.kafka.writer import Writer
-from streaming.logs import MovieLens
+from streaming.logs import EventLog
 from streaming.replay.replayer import Replayer
 from tests.streaming.job_process import JobProcess, samples, until
 from tests.streaming.made_up import made_up_log
@@ -30,7 +30,7 @@ from tests.streaming.made_up import made_up_log
 LOG = made_up_log(2_000, pace=5)
 
 
-def independent(log: MovieLens) -> dict[tuple[str, str], tuple[int, int, tuple[Any, ...]]]:
+def independent(log: EventLog) -> dict[tuple[str, str], tuple[int, int, tuple[Any, ...]]]:
     """Time, label and features of each pair of user and item, computed without Flink or Kafka."""
     arrays = load(log, MOVIELENS)
     history, shown = OfflineFeatures(MOVIELENS, arrays), arrays.impressions

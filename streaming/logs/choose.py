@@ -7,8 +7,9 @@ from pathlib import Path
 from settings.errors import ConfigurationError
 from streaming.kafka.java import cache_folder
 from streaming.logs.demo_data import fetch_ml_100k
-from streaming.logs.log_file import LogFile, read_log_file
+from streaming.logs.log_file import LogFile
 from streaming.logs.own_log import OwnLog
+from streaming.logs.parse_log_file import read_log_file
 
 SHIPPED = Path(__file__).parent / "shipped"
 FETCHED = "ml-100k"

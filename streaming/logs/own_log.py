@@ -16,8 +16,8 @@ from streaming.logs.catalogues import read_catalogue
 from streaming.logs.event_log import Event
 from streaming.logs.log_file import LogFile
 from streaming.logs.sorted_events import SUMMARY, LogSummary, SortedEvents, write_sorted
-from streaming.logs.sources import find_files
-from streaming.logs.stage import Stage, scratch_folder
+from streaming.logs.sources import find_files, scratch_folder
+from streaming.logs.stage import Stage
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import duckdb
 
 from settings.errors import ConfigurationError, LogFileError
+from streaming.kafka.java import cache_folder
 from streaming.logs.log_file import TableFiles
 from streaming.logs.rules import check_columns, literal, quoted
 
@@ -331,3 +332,10 @@ def kind_of_column(connection: duckdb.DuckDBPyConnection, sql: str, column: str,
     if filled and numbers >= 0.5 * filled:  # the others are unreadable rows, each with its line
         return "number"
     return "boolean" if filled and booleans >= 0.5 * filled else "text"
+
+
+def scratch_folder() -> Path:
+    """Where scratch databases and sorted logs lie: beside the other fetched files."""
+    folder = cache_folder() / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

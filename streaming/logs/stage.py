@@ -8,48 +8,25 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 
 from settings.errors import ConfigurationError, LogFileError
 from streaming.events import MAX_ID_BYTES
-from streaming.kafka.java import cache_folder
 from streaming.logs.columns import ReadableRows, first_reason, time_reasons
 from streaming.logs.find_line import BadRow, find_lines
 from streaming.logs.leaks import refuse_results
 from streaming.logs.log_file import CLICK, ContextColumn, LogFile, TableFiles, time_column
 from streaming.logs.rules import literal, quoted
-from streaming.logs.sources import BAD, Source, open_source, reading
+from streaming.logs.sources import BAD, Source, open_source, reading, scratch_folder
+from streaming.logs.unreadable import KEPT, Unreadable, rejected_lines
 
 MEMORY_LIMIT = "1GB"
-# rows that are kept for a look
-KEPT = 10
 # a number with more different values in the first rows is no category
 _CATEGORIES = 50
 # a request that is made up of user, time and item must fit in an id
 _LONGEST = MAX_ID_BYTES - 40
-
-
-@dataclass(slots=True)
-class Unreadable:
-    """Rows that were skipped.
-
-    Attributes:
-        rows: rows that were looked at, the skipped ones included.
-        reasons: how many for each reason.
-        first: the first ones.
-    """
-
-    rows: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    first: list[BadRow] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        """All skipped rows."""
-        return sum(self.reasons.values())
 
 
 class Stage:
@@ -398,7 +375,7 @@ class Stage:
             ).fetchall()
         ]
         first = find_lines(rows.source, first, rows.encoding, rows.missing)
-        rejected = self._rejects()
+        rejected = rejected_lines(self.connection)
         for reason, count, kept in rejected:
             reasons[reason] = reasons.get(reason, 0) + count
             first += kept
@@ -420,46 +397,3 @@ class Stage:
                 f" ({here.count / max(here.rows, 1):.1%}; max_bad_share allows"
                 f" {self._share:.1%}): {said}{lines}"
             )
-
-    def _rejects(self) -> list[tuple[str, int, list[BadRow]]]:
-        """What the CSV reader itself refused since the last look."""
-        there = self.connection.execute(
-            "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'"
-        ).fetchone()
-        if not there or not there[0]:
-            return []
-        found = self.connection.execute(
-            "SELECT error_type::VARCHAR, count(DISTINCT (scan_id, file_id, line))"
-            " FROM reject_errors"
-            " WHERE scan_id = (SELECT max(scan_id) FROM reject_errors) GROUP BY 1"
-        ).fetchall()
-        out = []
-        for kind, count in found:
-            rows = self.connection.execute(
-                "SELECT s.file_path, e.line, any_value(e.column_name), any_value(e.csv_line),"
-                " any_value(e.error_message)"
-                " FROM reject_errors e JOIN reject_scans s USING (scan_id, file_id)"
-                " WHERE e.error_type::VARCHAR = ? AND e.scan_id ="
-                " (SELECT max(scan_id) FROM reject_errors) GROUP BY 1, 2 ORDER BY 1, 2 LIMIT ?",
-                [kind, KEPT],
-            ).fetchall()
-            reason = kind.lower().replace("_", " ")
-            kept = [
-                BadRow(
-                    file,
-                    line,
-                    f"{reason} ({' '.join(message.split())[:90]})",
-                    column or "",
-                    {"": (text or "").strip("\r\n")[:120]},
-                )
-                for file, line, column, text, message in rows
-            ]
-            out.append((reason, count, kept))
-        return out
-
-
-def scratch_folder() -> Path:
-    """Where scratch databases and sorted logs lie: beside the other fetched files."""
-    folder = cache_folder() / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -7,7 +7,7 @@ from typing import Any
 
 from streaming.events import Impression
 from streaming.logs import EventLog, OwnLog
-from streaming.logs.log_file import parse_log_file
+from streaming.logs.parse_log_file import parse_log_file
 
 T = 1_494_137_644
 ROWS = f"user,item,rating,time\nu1,i1,5,{T}\nu2,i1,1,{T + 1}\nu1,i2,4,{T + 2}\n"

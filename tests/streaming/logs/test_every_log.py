@@ -18,7 +18,7 @@ from features.logs.registry import declaration
 from streaming.events import Click, Impression, check_event
 from streaming.logs import EventLog, find_log
 from streaming.logs.choose import SHIPPED, shipped_names
-from streaming.logs.log_file import read_log_file
+from streaming.logs.parse_log_file import read_log_file
 from tests.streaming.logs.shapes import SHAPES, shipped
 from tests.streaming.logs.small_logs import T, declare, outcomes
 

@@ -1,1 +1,1 @@
-"""Benches: what the models and the system are worth, by commands that anyone can repeat."""
+"""Benches: they measure models and system, by commands that anyone can repeat."""

@@ -25,13 +25,13 @@ from settings.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A model under a name.
+    """A model that takes part in a bench, by name.
 
     Args:
         title: as tables show it.
         make: a new model of this spec and seed.
-        needs_dense: it reads numbers alone, so there is nothing of it without live features.
-        state: it is given the user state as inputs (its name ends in ``+state``).
+        needs_dense: it reads dense features only, so a bench without live features skips it.
+        state: it reads the user state as inputs (its name ends in ``+state``).
     """
 
     title: str
@@ -45,7 +45,7 @@ BFLOAT16 = "+bf16"
 
 
 def _dots(spec: FeatureSpec) -> tuple[Dot, ...]:
-    """Pairs of vectors that meet in an additive term, as far as the spec has them."""
+    """Dots of the pairs of vectors that the spec has."""
     names = {f.name for f in spec.fields}
     return tuple(Dot(u, v) for u, v in (TASTES,) if {u, v} <= names) + state_dots(spec)
 
@@ -114,9 +114,9 @@ def contender(name: str, *, in_time: bool = True) -> Contender:
 
     Args:
         name: see :data:`MODELS`.
-        in_time: the bench goes in the order of time, so there can be a user state.
+        in_time: the bench goes in time order, so that a user state is possible.
 
-    Any of them can have the user state beside it, and warm up with products in bfloat16.
+    Each can also read the user state (``+state``) and warm up with bfloat16 products (``+bf16``).
 
     >>> contender("lr").title, contender("dcn+state").title
     ('logistic regression', 'DCN-v2 + user state')
@@ -132,13 +132,13 @@ def contender(name: str, *, in_time: bool = True) -> Contender:
         found = MODELS[plain]
     except KeyError:
         raise ConfigurationError(
-            f"no model {name!r} to compare: --model may be {', '.join(MODELS)}, in the time-ordered"
-            f" benches also with {WITH_STATE} behind it, and in all with {BFLOAT16} behind that"
+            f"no model {name!r}: --model may be {', '.join(MODELS)}; append {WITH_STATE}"
+            f" for the user state (benches in time order), then {BFLOAT16}"
         ) from None
     if exact != plain and not in_time:
         raise ConfigurationError(
-            f"--model {name}: this bench keeps no user state, so there is none to give to a model;"
-            f" say {plain}, or compare with the state in `headrace bench online`"
+            f"--model {name}: this bench keeps no user state: use {plain}, or compare with the"
+            " state by `headrace bench online`"
         )
     if exact != plain:
         found = replace(

@@ -19,7 +19,7 @@ _REPEATS = 5
 
 
 def parameters(model: Model) -> int:
-    """Learnt numbers, tables included, optimiser not."""
+    """How many numbers are learnt: with tables, without optimiser."""
     state = model.state()
     return sum(
         array.size
@@ -39,7 +39,7 @@ def ranking_cost(model: Model, columns: Columns) -> dict[str, float | int]:
 
     Returns:
         ``us_per_item``; for decoupled models also ``floats_per_item`` and ``us_per_user``, what
-        encoding the user takes once a request.
+        it takes to encode the user, once a request.
     """
     count = len(columns[model.spec.id_field("item").name])
     places = np.arange(CANDIDATES) % count
@@ -77,9 +77,9 @@ def _side(model: Model, columns: Columns, side: Side, places: Any) -> dict[str, 
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The quickest of a few runs, after one that is not counted."""
+    """The fastest of a few runs, after a first one that is not counted."""
     times = []
-    # as a server does: BLAS's own threads wait for each other over vectors as small as these
+    # like a server: with vectors this small, BLAS threads would only wait for each other
     with threadpool_limits(1, user_api="blas"):
         work()
         for _ in range(_REPEATS):

@@ -1,7 +1,7 @@
 """``bench delay``: AUC against the age of the counters that a model reads.
 
-The same events, the same labels, the same learning; only the features are as of an earlier time,
-in the warm-up too, so that the model has learnt to live with their age.
+Events, labels and learning are the same in all runs. Only the features are as of an earlier time,
+in the warm-up too, so that the model learns how old they are.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def bench_delay(
         models: names of :data:`bench.bench_models.MODELS`.
         warm_up: part of the log that is learnt first.
         batch: rows predicted, then learnt, at a time.
-        lags: times by which features are late, or the number of events between two refreshes of
-            all features; see :meth:`Refresh.parse`, and ``0s``.
+        lags: how old features are, or the number of events between two refreshes of all
+            features; see :meth:`Refresh.parse`, and ``0s``.
         seeds: runs of each.
     """
     contenders = {name: contender(name, in_time=False) for name in models}

@@ -27,7 +27,7 @@ from inttower.core.spec import FeatureSpec
 Rows = NDArray[np.int64]
 Times = NDArray[np.int64]
 
-# rows made at a time: enough for whole-array work, and bounded memory
+# rows at a time: large enough for array work, and memory is bounded
 CHUNK = 8192
 
 
@@ -36,7 +36,7 @@ class LogRows:
 
     Args:
         declaration: of the features.
-        log: all events; what a feature holds depends on the earlier ones only.
+        log: all events; a feature depends on earlier ones only.
 
     Attributes:
         spec: the fields of :meth:`columns`.
@@ -67,9 +67,8 @@ class LogRows:
 
         Args:
             rows: int64 [B].
-            at: take features as they stood then, int64 [B]; none, or later than a row's own
-                time: the row's own time.
-            now: what gaps are reckoned from, int64 [B]; none: the row's own time.
+            at: features as of this time, int64 [B]; default, and latest: the row's own time.
+            now: time gaps end here, int64 [B]; default: the row's own time.
         """
         shown = self.log.impressions
         users, items, own = shown.users[rows], shown.items[rows], shown.ts[rows]
@@ -82,7 +81,7 @@ class LogRows:
         }
 
     def texts(self, rows: Rows) -> Columns:
-        """Ids and static fields of these rows, without what events change."""
+        """Ids and static fields of these rows: what events do not change."""
         shown, catalogue = self.log.impressions, self.log.catalogue
         users = self._user_texts[shown.users[rows]].tolist()
         items = self._item_texts[shown.items[rows]].tolist()
@@ -116,7 +115,7 @@ class LogRows:
         at: Times | None = None,
         now: Times | None = None,
     ) -> Batch:
-        """These rows in a model's terms, made chunk by chunk; see :meth:`columns`."""
+        """These rows encoded by a model, chunk by chunk; see :meth:`columns`."""
         parts = []
         for part in chunks(len(rows), CHUNK):
             then = None if at is None else at[part]
@@ -141,9 +140,9 @@ def part_of(columns: ModelColumns, part: slice) -> Columns:
 
 
 def warm_up_end(log: LogArrays, fraction: float) -> int:
-    """The first row after the warm-up: it never parts rows of one millisecond.
+    """The first row after the warm-up; rows of one millisecond are never split.
 
-    Rows of one moment know nothing of each other; parting them would put siblings of learnt rows
+    Rows of one moment know nothing of each other. Splitting them would put siblings of learnt rows
     into the stream.
     """
     ts = log.impressions.ts

@@ -33,18 +33,18 @@ def bench_online(
     Args:
         options: log and files.
         models: names of :data:`bench.bench_models.MODELS`.
-        warm_ups: parts of the log that are learnt first.
+        warm_ups: shares of the log that are learnt first.
         batch: rows predicted, then learnt, at a time.
         refreshes: see :meth:`Refresh.parse`.
         seeds: runs of each.
-        refit_every: rows after which the factors of the user state are fitted again.
+        refit_every: rows between two refits of the user state's item factors.
     """
     refreshes = list(dict.fromkeys(refreshes))
     policies = tuple(Refresh.parse(text) for text in refreshes)
     contenders = {name: contender(name) for name in models}
     if refit_every is not None and not any(one.state for one in contenders.values()):
         raise ConfigurationError(
-            "--refit is of the user state, and no --model has one: say, for instance,"
+            "--refit belongs to the user state, and no --model has one: use for instance"
             f" {models[0]}{WITH_STATE}"
         )
     session = Session("online", options)
@@ -113,7 +113,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _figure(rows: Sequence[Row]) -> Figure:
-    """AUC by tenths of the stream (left) and by the user's impressions so far (right)."""
+    """Plot AUC by tenths of the stream (left) and by the user's impressions so far (right)."""
     warm_ups = sorted({r.key["warm_up"] for r in rows})
     figure = Figure(figsize=(12, 4.5 * len(warm_ups)), layout="constrained")
     panels = figure.subplots(len(warm_ups), 2, squeeze=False, sharey="row")

@@ -1,8 +1,8 @@
-"""IntTower written the straightforward way, as a yardstick for training speed.
+"""IntTower in plain PyTorch, as a yardstick for training speed.
 
-The same form as the ``paper`` preset, out of the parts that PyTorch's tutorials use: a DataLoader
-over a TensorDataset, one ``nn.Embedding`` a field, one Adam over all weights, each formula as it
-stands in the paper. Nothing of it serves anything but :mod:`bench.train`.
+It has the form of the ``paper`` preset, built from what PyTorch's tutorials use: a DataLoader over
+a TensorDataset, an ``nn.Embedding`` a field, one Adam over all weights, each formula as in the
+paper. Only :mod:`bench.train` uses it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _HEADS, _HEAD_SIZE = 4, 64
 
 
 class PlainTower(nn.Module):
-    """One side: its fields, Light-SE, three layers, and heads on the outputs that meet.
+    """One side: fields, Light-SE, hidden layers, and heads for the FE block.
 
     Args:
         layout: which columns of the rows belong to which field.
         side: which side.
         tables: the embeddings by field.
-        outputs: how many of its layers, the last ones, have heads.
+        outputs: how many of its layers have heads, counted from the last.
     """
 
     def __init__(self, layout: Layout, side: Side, tables: nn.ModuleDict, outputs: int) -> None:
@@ -70,7 +70,7 @@ class PlainIntTower(nn.Module):
 
     Args:
         layout: which columns of the rows belong to which field.
-        sizes: entries of each field's table, the empty one (0) included, by the field's name.
+        sizes: entries of each field's table, with the empty one (0), by the field's name.
     """
 
     def __init__(self, layout: Layout, sizes: dict[str, int]) -> None:
@@ -124,7 +124,7 @@ def plain_loader(
 
 
 def train_plain(model: PlainIntTower, loader: DataLoader[tuple[Tensor, ...]]) -> float:
-    """One epoch; the mean loss."""
+    """Train one epoch; returns the mean loss."""
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     criterion = nn.BCEWithLogitsLoss()
     total, steps = 0.0, 0

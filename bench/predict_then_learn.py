@@ -1,16 +1,17 @@
 """``bench online``: predict, then learn, in time order.
 
-A first part of the log is the warm-up. Behind it, batch after batch, every model predicts rows
-that it has not learnt; what a model may know at that moment is what the modes differ in:
+The first part of the log is the warm-up. After it, batch by batch, every model predicts rows that
+it has not learnt. The modes differ in what a model may know at that moment:
 
-- ``frozen``: weights and features as they stood at the end of the warm-up.
+- ``frozen``: weights and features as of the end of the warm-up.
 - ``frozen weights``: the same weights on live features.
-- ``refreshed``: served weights are a copy of the online model's, renewed each so many events or so
-  much event time (:mod:`bench.refresh`).
-- ``online``: one learning step a batch, behind its prediction.
+- ``refreshed``: a copy of the online model serves; it is renewed after so many events or so much
+  event
+  time (:mod:`bench.refresh`).
+- ``online``: one learning step a batch, after its prediction.
 
-Each is told by AUC, log loss and GAUC over the whole stream, over its tenths, and by the number of
-impressions that the user had before.
+Each is measured by AUC, log loss and GAUC: over the whole stream, over its tenths, and by the
+number of impressions that the user had before.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from inttower.evaluate import figures
 Report = Callable[[str, float], None]
 FigureRow = dict[str, float | int | None]
 
-# names and lower bounds of the groups of rows by the impressions that their user had before
+# groups of rows by how many impressions their user had before: name and lower bound
 EXPERIENCE = (("none", 0), ("1-4", 1), ("5-19", 5), ("20-99", 20), ("100+", 100))
 _TENTHS = 10
-# modes that every protocol has, and slices that each is told by
+# modes that every protocol has, and slices that each is measured on
 MODES = ("frozen", "frozen weights", "online")
 OVERALL = {"by": "all", "group": "all"}
 SLICES = 1 + _TENTHS + len(EXPERIENCE)
@@ -42,16 +43,16 @@ SLICES = 1 + _TENTHS + len(EXPERIENCE)
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How a model is put to the test.
+    """How a model is tested.
 
     Args:
-        warm_up: part of the rows that the warm-up learns.
+        warm_up: share of the rows that the warm-up learns.
         batch: rows predicted, then learnt, at a time.
-        refreshes: how served weights are renewed, beside never and at each batch.
-        frozen_features: also predict with features that stand still.
-        known_at: the time as of which features of given rows are read (none: their own time).
+        refreshes: how served weights are renewed, in addition to never and at each batch.
+        frozen_features: also predict with features as of the end of the warm-up.
+        known_at: the time as of which features of rows are read (default: their own time).
         spec: the fields that the model reads; none: all.
-        refit_every: rows of the stream after which the factors of a user state are fitted again.
+        refit_every: rows of the stream between two refits of a user state.
     """
 
     warm_up: float = 0.8
@@ -85,15 +86,15 @@ def run(
     state: bool = False,
     report: Report | None = None,
 ) -> Outcome:
-    """Warm a model up and stream the rest through it.
+    """Warm a model up, then stream the rest through it.
 
     Args:
-        make: a new model of a spec, the same one at each call.
+        make: returns a new model of a spec, equal at each call.
         data: the rows.
-        protocol: how.
+        protocol: how to test.
         seed: of the warm-up's order.
         state: give the model the user state as inputs.
-        report: called with what is being done and which part of it is done.
+        report: called with what is being done and the share of it that is done.
     """
     say = report or _quiet
     end = warm_up_end(data.log, protocol.warm_up)

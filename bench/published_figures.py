@@ -1,7 +1,7 @@
 """Table 2 of the IntTower paper (CIKM 2022), as printed: AUC and log loss.
 
 Its protocol leaks: features of the test rows are means of test labels (see
-:mod:`bench.split`). These figures stand beside ours for comparison only.
+:mod:`bench.split`). These figures are for comparison only.
 """
 
 from __future__ import annotations

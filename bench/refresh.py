@@ -1,4 +1,4 @@
-"""Served weights that are renewed now and then, as a published version is."""
+"""Served weights that are renewed at intervals, like a published version."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Refresh:
     """When served weights are renewed.
 
     Args:
-        name: as reports show it.
-        every_ms: of event time; 0: not by time.
-        every_rows: of impressions; 0: not by count.
+        name: for reports.
+        every_ms: event time between two renewals; 0: not by time.
+        every_rows: impressions between two renewals; 0: not by count.
     """
 
     name: str
@@ -52,14 +52,13 @@ class Refresh:
 
 
 class ServedWeights:
-    """A served copy of a model that goes on learning.
+    """The served copy of a model that keeps learning.
 
-    Rows wait until the weights that they would have met are about to be replaced, and are then
-    predicted together.
+    Rows are collected until their weights are about to be replaced, then predicted together.
 
     Args:
         refresh: when to renew.
-        copy: made as the model that learns, with the weights that serve first.
+        copy: a model equal to the one that learns, with the weights that serve first.
         start: time of those weights, ms.
     """
 
@@ -67,7 +66,7 @@ class ServedWeights:
         self.refresh = refresh
         self._copy = copy
         self._start = start
-        self._age = 0  # rows served by the present weights
+        self._age = 0  # rows served by the current weights
         self._waiting: list[Columns] = []
         self._logits: list[FloatArray] = []
 

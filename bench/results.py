@@ -1,8 +1,8 @@
-"""Results as JSON lines: one row a measurement, so that a bench that was stopped goes on.
+"""Results as JSON lines, a row a measurement, so that a stopped bench can resume.
 
 A row is ``{"bench": …, "key": {…}, "figures": {…}}``. The key names everything that the figures
-depend on but the machine and the threads it lends; a measurement whose key is there already is not
-repeated, and of two rows of one key the later counts.
+depend on, except the machine and its threads. A measurement whose key exists is not repeated; of
+two rows with one key the later counts.
 """
 
 from __future__ import annotations

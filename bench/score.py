@@ -1,8 +1,8 @@
 """``bench score``: candidates a second of the FE score, against the naive formula and other ways.
 
-Random vectors, one user, N items; every way in turn in each round, so that they share the weather
-of the machine, and the best round of each counts. The peak is that of a large square GEMM in the
-same rounds.
+Random vectors, one user, N items. Each round runs every way in turn, so that other load on the
+machine hits all of them; the best round of each counts. The peak is that of a large square GEMM in
+the same rounds.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def torch_unblocked(user: Tensor, items: Tensor) -> Tensor:
 
 
 def torch_by_head(user: Tensor, items: Tensor) -> Tensor:
-    """A GEMM for each item head, the largest so far kept."""
+    """A GEMM for each item head, with a running maximum."""
     rows = user.reshape(-1, user.shape[2])  # [L·H, p]
     best = rows @ items[:, 0].T  # [L·H, N]
     for head in range(1, items.shape[1]):
@@ -75,7 +75,7 @@ def numpy_unblocked(user: Array, items: Array) -> Array:
 
 
 def _loops(user: Array, items: Array) -> Array:
-    """No GEMM: plain loops, the sums free to be vectorised."""
+    """No GEMM: plain loops whose sums may be vectorised."""
     n, heads, size = items.shape
     scores = np.zeros(n, np.float32)
     for j in range(n):
@@ -122,7 +122,7 @@ def bench_score(
     """Run it.
 
     Args:
-        options: files and threads; no log is read, say ``random`` for its name.
+        options: files and threads; no log is read.
         heads: H, each.
         items: N, each.
         layers: L.
@@ -133,7 +133,7 @@ def bench_score(
 
     def unit(h: int, n: int) -> Unit:
         def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
-            # numpy's BLAS heeds no setting of torch
+            # numpy's BLAS has thread settings of its own
             with threadpool_limits(options.threads), torch.inference_mode():
                 yield from _measure((layers, h, size, n), rounds, say)
 

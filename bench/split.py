@@ -1,16 +1,16 @@
 """Features of a random split, without the leak and with it.
 
-Mean outcomes of users and items are strong features, and the easiest to get wrong: a mean over a
-part of the data that holds the row itself tells its label. Here
+Mean outcomes of users and items are strong features, and easy to get wrong: a mean over data that
+holds the row itself reveals its label. Protocols:
 
 - ``leak-free``: a training row gets means over the training rows of the other nine folds, a test
   row means over all training rows. No test label enters any feature.
-- ``leaky``: the published protocol (the reference code): a row gets means over its own part,
-  itself included, test rows from test labels. Kept to compare with published figures, and for
-  nothing else.
+- ``leaky``: the published protocol (of the reference code): a row gets means over its own part,
+  itself
+  included, so test rows read test labels. Only for comparison with published figures.
 
-The leak-free protocol also has what a mean alone does not say: how many rows it stands for, how a
-user departs from the means of its items, and that by each value of the items' multi-valued fields.
+The leak-free protocol adds features: how many rows a mean is over, how a user differs from the
+means of its items, and the same by each value of the items' multi-valued fields.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 TASTES = ("user_tastes", "item_values")
 
 _FOLDS = 10
-# rows that the base rate is worth in a smoothed mean
+# weight of the base rate in a smoothed mean, in rows
 _STRENGTH = 5.0
 
 
@@ -73,7 +73,7 @@ class Known:
     Attributes:
         users: float64 [users, k], the numbers of each user.
         items: float64 [items, k].
-        tastes: float64 [users, g], mean departure of each user by value of the multi field; g
+        tastes: float64 [users, g], mean difference of each user by value of the multi field; g
             may be 0.
     """
 
@@ -131,7 +131,7 @@ class SplitData:
         return hot
 
     def known(self, rows: Rows, labels: Labels) -> Known:
-        """What these rows, with their labels [rows], say of users and items."""
+        """Means of users and items over these rows and their labels [rows]."""
         shown = self._log.impressions
         users, items, y = shown.users[rows], shown.items[rows], labels.astype(np.float64)
         user_count = len(self._log.user_ids)
@@ -231,7 +231,7 @@ class _Sums:
         )
 
     def mean(self, rate: float, strength: float) -> Floats:
-        """Smoothed means; ``rate`` where there is nothing."""
+        """Smoothed means; ``rate`` for those without rows."""
         weight = self.count + strength
         return np.where(
             weight > 0, (self.total + rate * strength) / np.where(weight > 0, weight, 1.0), rate

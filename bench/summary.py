@@ -1,4 +1,4 @@
-"""Means and spreads of figures over seeds."""
+"""Means and standard deviations of figures over seeds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def spread_of(rows: Sequence[Row], name: str, digits: int = 4) -> str:
 
 
 def report_figures(report: TrainerReport) -> dict[str, dict[str, float | int | None]]:
-    """The trainer's figures over everything that it predicted, by metric and model."""
+    """The trainer's figures over all its predictions, by metric and model."""
     return {
         metric: {model: rows["all"][metric] for model, rows in report.models.items()}
         for metric in ("auc", "logloss", "gauc", "calibration")

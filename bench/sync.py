@@ -1,8 +1,8 @@
 """``bench sync``: AUC against the age of the weights that serve.
 
-One online model learns the stream; copies of it serve, each renewed at another interval. With ids
-alone the weights carry all that is learnt of new users and items; with live features the counters
-carry most of it, however old the weights are.
+One online model learns the stream. Copies of it serve, each renewed at another interval. With ids
+only, weights hold all that is learnt about new users and items; with live features the counters
+hold most of it, however old the weights are.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def bench_sync(
 
 
 def ids_only(spec: FeatureSpec) -> FeatureSpec:
-    """The ids and static fields of a spec: nothing that an event changes."""
+    """The ids and static fields of a spec: what events do not change."""
     return FeatureSpec(tuple(f for f in spec.fields if f.kind in {"sparse", "multi"}))
 
 

@@ -1,8 +1,8 @@
 """``bench table``: all models on a random 80/20 split.
 
-Without the leak (:mod:`bench.split`), and beside it, marked as leaky and for comparison
-only, the published protocol and the paper's own figures. A random split mixes past and future: for
-what a model would have done, see :mod:`bench.predict_then_learn`.
+Without the leak (:mod:`bench.split`), and, marked as leaky and for comparison only, by the
+published protocol with the paper's own figures. A random split mixes past and future: what a model
+would have done is measured by :mod:`bench.predict_then_learn`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from inttower.core.contract import Columns, Model
 from inttower.evaluate import figures
 from settings.errors import ConfigurationError
 
-# rows turned to ids at a time
+# rows encoded at a time
 _CHUNK = 65_536
 _LEAKY = "leaky"
 
@@ -47,7 +47,7 @@ def bench_table(
         options: log and files.
         models: names of :data:`bench.bench_models.MODELS`; None: all.
         protocols: of :data:`bench.split.PROTOCOLS`.
-        seeds: runs of each, each with a split of its own.
+        seeds: runs of each, each with another split.
     """
     if wrong := set(protocols) - set(PROTOCOLS):
         raise ConfigurationError(f"--protocol {wrong.pop()}: choose {' or '.join(PROTOCOLS)}")
@@ -147,7 +147,7 @@ def _table(rows: Sequence[Row], log: str) -> Table:
 
 
 def _figure(rows: Sequence[Row]) -> Figure:
-    """AUC of each model, the better to the right, with what a candidate costs it."""
+    """Plot AUC of each model against its cost a candidate."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     panel = figure.subplots()
     for protocol in dict.fromkeys(r.key["protocol"] for r in rows):

@@ -1,7 +1,7 @@
 """``bench train``: samples a second that each model learns.
 
-Beside them, in the same run and on the same rows, the IntTower of :mod:`bench.plain`. Each
-is run twice, in turn, and told by its better run: the machine may have other work.
+The plain IntTower of :mod:`bench.plain` runs on the same rows in the same run. Each model runs
+twice, in turn, and the faster run counts, since the machine may have other work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from inttower.core.contract import Model
 
 PLAIN = "plain PyTorch"
 _RUNS = 2
-# steps that are not timed: they compile kernels and allocate
+# first steps are not timed: they compile kernels and allocate
 _FIRST = 3
 
 
@@ -102,7 +102,7 @@ def _fit(model: Model, batch: Batch, labels: FloatArray, batch_size: int) -> Non
 
 
 def _plain(data: LogRows, rows: Rows, labels: FloatArray, batch_size: int) -> Callable[[], object]:
-    # any model that reads ids turns the texts to numbers
+    # any model that reads ids can encode the texts
     batch = data.encoded(contender("inttower").make(data.spec, 0), rows, admit=True)
     model, loader = plain_loader(Layout(data.spec), batch, labels, batch_size)
     first = slice(0, _FIRST * batch_size)

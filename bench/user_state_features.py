@@ -1,4 +1,4 @@
-"""The user state beside a model, in the benches that go in time order; or nothing beside it."""
+"""Adds the user state's inputs to a model's columns, in the benches in time order."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from inttower.core.contract import Model
 from inttower.core.spec import FeatureSpec
 from inttower.state.user_state import UserState, UserStateConfig
 
-# an outcome is known a millisecond after its impression: to no row of the same time
+# an outcome is known a millisecond after its impression, so to no row of the same time
 _KNOWN_AFTER_MS = 1
 
 
 class UserStateFeatures:
-    """Adds the inputs of a user state to columns, and teaches it.
+    """Adds the inputs of a user state to columns, and updates the state.
 
     Args:
         data: the rows.
         spec: the fields that models read.
-        state: False: columns pass as they are.
-        refit_every: rows of the stream after which the state's factors are fitted again.
+        state: False: columns pass unchanged.
+        refit_every: rows of the stream between two refits of the state.
 
     Attributes:
         spec: with the fields of the state.
@@ -41,7 +41,7 @@ class UserStateFeatures:
             self.spec = FeatureSpec((*spec.fields, *self._state.fields))
 
     def warm_up(self, model: Model, rows: Rows, at: Times) -> Batch:
-        """Rows of the warm-up in a model's terms, ids admitted; fits the state on them."""
+        """Encode rows of the warm-up, admit their ids, and fit the state on them."""
         data, state = self._data, self._state
         if state is None:
             return data.encoded(model, rows, admit=True, at=at)
@@ -58,19 +58,19 @@ class UserStateFeatures:
         return Batch.concat(parts)
 
     def streamed(self, columns: Columns, ts: Times, labels: NDArray[np.uint8]) -> Columns:
-        """Columns of the next rows of the stream; their outcomes are learnt."""
+        """Columns of the next rows of the stream; learns their outcomes."""
         if self._state is not None:
             self._state.learn(columns, ts + _KNOWN_AFTER_MS, labels)
         return self.joined(columns, ts)
 
     def joined(self, columns: Columns, ts: Times) -> Columns:
-        """Columns with the inputs as of these times; nothing is learnt."""
+        """Columns with the inputs as of these times; learns nothing."""
         if self._state is None:
             return columns
         return {**columns, **self._state.inputs(columns, ts)}
 
     def copy(self) -> UserStateFeatures:
-        """One of equal state that learns no more."""
+        """A copy with equal state, which learns no more."""
         other = UserStateFeatures(self._data, self._plain, state=self._state is not None)
         if self._state is not None and other._state is not None:
             other._state.load_state(self._state.state())

@@ -1,1 +1,1 @@
-"""Settings and the command line."""
+"""The command line: one module a command, nothing else."""

@@ -17,21 +17,21 @@ from bench.results import Options
 bench = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="What the models and the system are worth, measured. Results are JSON lines with a plot"
-    " beside them; a bench that was stopped goes on where it was.",
+    help="Measure models and system. Results are JSON lines and a plot; a bench that was stopped"
+    " resumes where it was.",
 )
 
 out = Console()
 if not out.is_terminal:
-    out.width = 140  # nobody's window: a figure must not be cut off
+    out.width = 140  # not a terminal: no figure must be cut off
 
 Seeds = Annotated[int, typer.Option(min=1, help="runs of each, with seeds 0, 1, …")]
 ModelNames = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
-        help="may be repeated; behind a name, in the benches in time order, +state: with the user"
-        " state beside it; behind that +bf16: products in bfloat16",
+        help="may be repeated; append +state for the user state (benches in time order), then +bf16"
+        " for products in bfloat16",
     ),
 ]
 Refreshes = Annotated[
@@ -39,7 +39,7 @@ Refreshes = Annotated[
     typer.Option("--refresh", help="events (256) or time (5h) between refreshes; repeatable"),
 ]
 WarmUp = Annotated[
-    float, typer.Option(min=0.01, max=0.99, help="the part of the log that is learnt first")
+    float, typer.Option(min=0.01, max=0.99, help="share of the log that is learnt first")
 ]
 BatchRows = Annotated[int, typer.Option("--batch", min=1, help="rows of a learning step")]
 
@@ -57,10 +57,10 @@ def _log_options(
         Path | None, typer.Option("--path", help="the folder of the log's files")
     ] = None,
     sample: Annotated[
-        float, typer.Option(help="read this first part of the log only: a quick look")
+        float, typer.Option(help="read only this first share of the log, for a quick look")
     ] = 1.0,
 ) -> None:
-    """What a bench that reads a log is told about it."""
+    """Options of benches that read a log."""
 
 
 def _output_options(
@@ -71,13 +71,13 @@ def _output_options(
         Path | None, typer.Option("--json", help="also write the result there")
     ] = None,
 ) -> None:
-    """Where every bench leaves its results."""
+    """Options of all benches: where results go."""
 
 
 def _torch_options(
     threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 1,
 ) -> None:
-    """What a bench that runs models is told about PyTorch."""
+    """Options of benches that run models."""
 
 
 def _parameters(function: Command) -> dict[str, inspect.Parameter]:
@@ -85,11 +85,11 @@ def _parameters(function: Command) -> dict[str, inspect.Parameter]:
 
 
 def bench_command(*, log: bool = True, threads: int | None = 1) -> Callable[[Command], Command]:
-    """Make a bench a command, with the options that all of them share behind its own.
+    """Make a bench a command, with the shared options after its own.
 
     Args:
-        log: it reads a log; without one its rows say ``random``.
-        threads: how many PyTorch gets by default; None: no model runs in this process.
+        log: the bench reads a log; otherwise its rows say ``random``.
+        threads: default number of PyTorch threads; None: no model runs in this process.
 
     Returns:
         The decorator. The bench takes ``options`` first, a :class:`bench.session.Options`.
@@ -146,7 +146,7 @@ def online(
     refreshes: Refreshes = None,
     refit: Annotated[
         int | None,
-        typer.Option(min=1, help="rows after which the user state's factors are fitted again"),
+        typer.Option(min=1, help="rows between two refits of the user state's factors"),
     ] = None,
     seeds: Seeds = 1,
 ) -> None:
@@ -176,7 +176,7 @@ def sync(
     refreshes: Refreshes = None,
     seeds: Seeds = 1,
 ) -> None:
-    """AUC against the age of the served weights, with ids alone and with live features.
+    """AUC against the age of the served weights, with ids only and with live features.
 
     Example: [bold]headrace bench sync --log ml-1m --path ~/ml-1m --refresh 7d --refresh 1h[/bold]
     """
@@ -229,7 +229,7 @@ def table(
     ] = None,
     seeds: Seeds = 1,
 ) -> None:
-    """All models on a random 80/20 split without the leak, beside the paper's protocol and figures.
+    """All models on a random 80/20 split without the leak; also the paper's protocol and figures.
 
     Example: [bold]headrace bench table --log ml-1m --path ~/ml-1m --seeds 3[/bold]
     """
@@ -244,7 +244,7 @@ def table(
     )
 
 
-# no model runs in this process: PyTorch would be half a gigabyte of what is measured
+# no model runs in this process: PyTorch would add half a gigabyte to what is measured
 @bench_command(threads=None)
 def loop(
     options: Options,
@@ -282,7 +282,7 @@ def train(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="rows that each learns once")] = 100_000,
 ) -> None:
-    """Samples a second that each model learns, beside a plain PyTorch IntTower.
+    """Samples a second that each model learns, compared with a plain PyTorch IntTower.
 
     Example: [bold]headrace bench train --batch 2048 --threads 2[/bold]
     """
@@ -308,7 +308,7 @@ def score(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="how often each way is run")] = 20,
 ) -> None:
-    """Candidates a second of the FE score, against the naive formula and other ways, in turn.
+    """Candidates a second of the FE score, compared with the naive formula and other ways.
 
     Example: [bold]headrace bench score --heads 4 --items 10000[/bold]
     """

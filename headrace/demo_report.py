@@ -1,4 +1,4 @@
-"""The demo's report on the terminal."""
+"""Prints the demo's report on the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def show(report: dict[str, Any], out: Console) -> None:
-    """Print what the demo found."""
+    """Print the report."""
     out.rule(f"headrace demo: {report['log']} in {report['seconds']:.0f} s")
     _events(report, out)
     _models(report, out)

@@ -1,4 +1,4 @@
-"""What this machine lacks for headrace, and the cure of each."""
+"""``headrace doctor``: checks what this machine needs, and says how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEEDED_DISK_GB = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was looked at, whether it is fine, what was found, and the cure."""
+    """One check: its subject, whether it passed, what was found, and how to fix it."""
 
     check: str
     ok: bool
@@ -28,7 +28,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """All checks, one after the other; none changes anything but the cache of jars."""
+    """Run all checks; they change nothing but the cache of jars."""
     yield _python()
     yield _java()
     yield from _jars()
@@ -38,7 +38,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         return
     left = leftovers(settings.state / "run")
     yield Finding(
-        "left-over processes",
+        "leftover processes",
         not left,
         ", ".join(f"{name} (pid {pid})" for name, pid in left.items()) or "none",
         "their launcher was killed: `headrace up` and `headrace demo` end them at their start, and"
@@ -69,9 +69,11 @@ def _jars() -> Iterator[Finding]:
     )
     for what, bundle in bundles:
         try:
-            yield Finding(what, True, f"{len(jars(bundle))} jars, checksums right")
+            yield Finding(what, True, f"{len(jars(bundle))} jars, checksums match")
         except HeadraceError as error:
-            yield Finding(what, False, str(error), "see the message; then run doctor again")
+            yield Finding(
+                what, False, str(error), "do what the message says, then run doctor again"
+            )
 
 
 def _disk(settings: Settings) -> Finding:
@@ -83,7 +85,7 @@ def _disk(settings: Settings) -> Finding:
         "disk",
         free >= NEEDED_DISK_GB,
         f"{free:.0f} GB free in {settings.state}",
-        f"headrace wants {NEEDED_DISK_GB} GB: free some, or use --state on another disk",
+        f"headrace needs {NEEDED_DISK_GB} GB: free some, or use --state on another disk",
     )
 
 
@@ -93,5 +95,5 @@ def _port(what: str, port: int) -> Finding:
         f"port of the {what}",
         not busy,
         f"{port} is {'in use' if busy else 'free'}",
-        "stop what listens there, or choose another with --set (see `headrace settings`)",
+        "stop what listens there, or choose another port with --set (see `headrace settings`)",
     )

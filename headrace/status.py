@@ -1,4 +1,4 @@
-"""``headrace status``: the sums of all events, and how far each part is."""
+"""``headrace status``: sums of all events, lags, versions and freshness."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from trainer.trainer_report import read_report, report_path
 
 
 def gather(settings: Settings, out: Console) -> dict[str, Any]:
-    """Everything that status shows; counting reads what the topics got since the last count."""
+    """Gather what status shows; counts what the topics received since the last call."""
     wait_for_broker(settings, timeout_s=5)
-    with out.status("counting what the topics got since the last count ..."):
+    with out.status("counting what the topics received since the last count ..."):
         sums = count_events(settings)
     report = read_report(report_path(settings.state))
     store = ModelStore(settings.store_url)
@@ -62,8 +62,8 @@ def show(found: dict[str, Any], out: Console) -> None:
         out.print(f"dead letters: {', '.join(f'{n:,} {why}' for why, n in reasons.items())}")
     if overdue := found["events"]["overdue"]:
         out.print(
-            f"[red]{overdue:,} events are overdue[/]: lost, or late and not looked at yet; run it"
-            " again"
+            f"[red]{overdue:,} events are overdue[/]: lost, or late events that the job has not"
+            " read yet; run status again"
         )
     _show_trainer(found["trainer"], out)
     for channel, versions in found["versions"].items():
@@ -78,7 +78,7 @@ def show(found: dict[str, Any], out: Console) -> None:
 
 
 def served(channel: dict[str, Any], now: float) -> str:
-    """A line on what a channel serves and how fresh it is, given unix time.
+    """One line about what a channel serves and how fresh it is; ``now`` is Unix time.
 
     >>> holds = {"version": "000002", "delta": 7, "created_ms": 1000, "delta_created_ms": 9600}
     >>> served({"serves": {**holds, "items": 3, "users": 2}, "refused": []}, now=10.0)
@@ -103,13 +103,13 @@ def served(channel: dict[str, Any], now: float) -> str:
 
 def _show_trainer(report: dict[str, Any] | None, out: Console) -> None:
     if report is None:
-        out.print("trainer: has not reported yet")
+        out.print("trainer: no report yet")
         return
     age = time.time() - report["written_ms"] / 1000
     samples = report["samples"]
     out.print(
         f"trainer: {report['phase']}, {samples['learnt']:,} of {samples['seen']:,} samples learnt,"
-        f" {report['lag']:,} not read yet; said {age:.0f} s ago"
+        f" {report['lag']:,} not read yet; reported {age:.0f} s ago"
     )
     for model, rows in report["models"].items():
         auc = rows["window"]["auc"]

@@ -57,7 +57,7 @@ def test_each_row_is_predicted_before_its_own_and_every_later_label_is_learnt(
 
 
 def test_a_state_is_not_given_where_none_is_kept() -> None:
-    with pytest.raises(ConfigurationError, match=r"keeps no user state.*say dcn"):
+    with pytest.raises(ConfigurationError, match=r"keeps no user state.*use dcn"):
         contender("dcn+state", in_time=False)
 
 

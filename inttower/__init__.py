@@ -11,6 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from inttower.base.base_filter import Actions as Actions
+    from inttower.base.base_filter import BaseConfig as BaseConfig
+    from inttower.base.base_filter import BaseFilter as BaseFilter
     from inttower.core.contract import Decoupled as Decoupled
     from inttower.core.contract import Model as Model
     from inttower.core.spec import FeatureSpec as FeatureSpec
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
     from inttower.models.inttower import IntTower as IntTower
     from inttower.models.inttower import IntTowerConfig as IntTowerConfig
     from inttower.models.logistic import LogisticRegression as LogisticRegression
+    from inttower.models.stack_warm_up import WarmUpRows as WarmUpRows
+    from inttower.models.stacked import Stacked as Stacked
+    from inttower.models.stacked import StackedConfig as StackedConfig
     from inttower.models.two_tower import TwoTower as TwoTower
     from inttower.models.two_tower import TwoTowerConfig as TwoTowerConfig
     from inttower.models.wide_deep import WideDeep as WideDeep
@@ -70,6 +76,9 @@ if TYPE_CHECKING:
     from inttower.state.user_state import UserStateConfig as UserStateConfig
 
 _MODULES = {
+    "base.base_filter": ("Actions", "BaseConfig", "BaseFilter"),
+    "models.stack_warm_up": ("WarmUpRows",),
+    "models.stacked": ("Stacked", "StackedConfig"),
     "models.autoint": ("AutoInt", "AutoIntConfig"),
     "state.belief": ("FAST", "MEDIUM", "SLOW", "BeliefConfig", "Beliefs", "DriftRates"),
     "publish.bundle": ("LoadedVersion", "read_bundle", "write_bundle"),

@@ -2,7 +2,7 @@
 
     numbers = base.shown(columns, ts)            # reads, then counts; one number a row
     base.logits(numbers)                         # as served; record it
-    base.acted(columns, ts)                      # an action became known: counts
+    base.acted(Actions(columns, ts))             # actions became known: they count
     base.learn(numbers, labels, weights)         # the rows' labels are known
     base.correct(numbers, weights)               # learnt as 0, and an action came after all
     base.close(numbers)                          # nothing more can come
@@ -51,6 +51,19 @@ class BaseConfig:
     numbers: tuple[str, ...] = ()
     limit: int = 1_000_000
     early: int = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class Actions:
+    """Positive actions that have become known.
+
+    Attributes:
+        columns: all fields of the impressions that they belong to, n rows.
+        ts: int64 [n], rising: when each became known, ms.
+    """
+
+    columns: Columns
+    ts: IntArray
 
 
 def moments_of(ts: IntArray) -> IntArray:
@@ -153,14 +166,21 @@ class BaseFilter:
 
     # ------------------------------------------------------------------ the stream
 
-    def shown(self, columns: Columns, ts: IntArray) -> IntArray:
+    def shown(self, columns: Columns, ts: IntArray, actions: Actions | None = None) -> IntArray:
         """Impressions [n] in order of time: reads what was known before each, then counts them.
+
+        Args:
+            columns: all fields of them.
+            ts: int64 [n], ms.
+            actions: what became known meanwhile; it counts for later impressions.
 
         Returns:
             A number for each row, int64 [n], to name it by until :meth:`close`.
         """
         events = self._events(columns, ts, SHOWN_EVENT)
-        x = self.inputs.run(events)
+        if actions is not None and len(actions.ts):
+            events = events.merged(self._events(actions.columns, actions.ts, ACTION_EVENT))
+        x = self.inputs.run(events)[events.what == SHOWN_EVENT]
         numbers = np.arange(self._numbered, self._numbered + len(x))
         self._numbered += len(x)
         for number, at, row in zip(numbers.tolist(), ts.tolist(), x, strict=True):
@@ -168,9 +188,9 @@ class BaseFilter:
         self._keep_early(events)
         return numbers
 
-    def acted(self, columns: Columns, ts: IntArray) -> None:
-        """Positive actions [n] that became known at ``ts``, of the impressions in ``columns``."""
-        events = self._events(columns, ts, ACTION_EVENT)
+    def acted(self, actions: Actions) -> None:
+        """Positive actions that became known, and no impression meanwhile."""
+        events = self._events(actions.columns, actions.ts, ACTION_EVENT)
         self.inputs.run(events)
         self._keep_early(events)
 

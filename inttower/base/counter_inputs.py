@@ -55,9 +55,19 @@ class Events:
         """The events as loops see them."""
         return EventArrays(self.what, self.ts, self.keys, self.numbers)
 
-    def take(self, part: slice) -> Events:
+    def take(self, part: slice | IntArray) -> Events:
         """Some of them."""
         return Events(self.what[part], self.ts[part], self.keys[part], self.numbers[part])
+
+    def merged(self, other: Events) -> Events:
+        """Both in order of time, actions first within a moment, else as they stand."""
+        both = Events(
+            np.concatenate([self.what, other.what]),
+            np.concatenate([self.ts, other.ts]),
+            np.concatenate([self.keys, other.keys]),
+            np.concatenate([self.numbers, other.numbers]),
+        )
+        return both.take(np.lexsort((-both.what, both.ts)))
 
 
 class CounterInputs:

@@ -26,10 +26,12 @@ from torch import Tensor
 
 from inttower.core.batch import EMPTY, SIDES, Batch, FloatArray, Layout, RowArray
 from inttower.core.contract import Columns, Labels, Progress, State
+from inttower.core.input_scaling import column_scaling
 from inttower.core.network import Inputs, Network, Shape, SideInputs, SideShape, flatten
 from inttower.core.spec import FeatureSpec, Side
 from inttower.core.tables import Embeddings, Gathered
 from inttower.core.training import Training
+from inttower.core.weights_state import load_weights_state, weights_state
 from inttower.errors import SpecError
 from inttower.publish.published import EncoderArguments, frozen
 
@@ -138,13 +140,21 @@ class Learner:
         return self.predict_then_learn(batch, labels, weights)[1]
 
     def predict_then_learn(
-        self, batch: Batch, labels: Labels, weights: FloatArray | None = None
+        self,
+        batch: Batch,
+        labels: Labels,
+        weights: FloatArray | None = None,
+        *,
+        offset: FloatArray | None = None,
     ) -> tuple[FloatArray, float]:
-        """One step; returns the logits [B] and the mean loss from before it."""
+        """One step; the model's own logits [B] and the mean loss before it.
+
+        ``offset``: logits [B] of what the model stands beside as a residual; none: 0.
+        """
         self._check(batch)
         if not len(batch):
             raise SpecError("a batch without rows cannot be learnt: skip it")
-        return self._step(batch.rows, batch.dense, labels, weights)
+        return self._step(batch.rows, batch.dense, labels, weights, offset=offset)
 
     def fit(
         self,
@@ -155,47 +165,56 @@ class Learner:
         batch_size: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        offset: FloatArray | None = None,
+        after_epoch: Callable[[], None] | None = None,
     ) -> None:
-        """Warm up: scale the dense fields, set the bias, then shuffled epochs."""
+        """Warm up: scale the dense fields, set the bias, then shuffled epochs.
+
+        With ``offset`` (see :meth:`predict_then_learn`) it starts as nothing. ``after_epoch`` is
+        called behind each.
+
+        Raises:
+            SpecError: with an offset, the network has no start at 0.
+        """
         self._check(batch)
         if not len(batch):
             raise SpecError("a warm-up needs rows: give at least one")
         epochs = self.training.epochs if epochs is None else epochs
         size = self.training.batch_size if batch_size is None else batch_size
         rounded = self.training.products == "bfloat16"
-        self._fit_scaling(batch.dense)
+        self._mean, self._scale = column_scaling(batch.dense)
         rate = float(np.clip(np.mean(labels.astype(np.float64)), 1e-4, 1 - 1e-4))
-        with torch.no_grad():
-            self.network.bias.fill_(np.log(rate / (1 - rate)))
+        if offset is None:
+            with torch.no_grad():
+                self.network.bias.fill_(np.log(rate / (1 - rate)))
+        else:
+            self.network.start_as_nothing()
         rng = np.random.default_rng(seed)
         starts = range(0, len(batch), size)
         done, total = 0, epochs * len(starts)
         for _ in range(epochs):
             order = rng.permutation(len(batch))
             for start in starts:
-                self._set_lr(self._warm_lr(done / total))
+                self.set_rate(self._warm_lr(done / total))
                 part = batch.take(order[start : start + size])
                 rows = self._drop_ids(part.rows, rng)
-                self._step(
-                    rows, part.dense, labels[order[start : start + size]], None, rounded=rounded
-                )
+                some = order[start : start + size]
+                beside = None if offset is None else offset[some]
+                self._step(rows, part.dense, labels[some], None, offset=beside, rounded=rounded)
                 done += 1
                 if progress is not None and done % 64 == 0:
                     progress(done / total)
-        self._set_lr(self.training.lr_stream)
+            if after_epoch is not None:
+                after_epoch()
+        self.set_rate(self.training.lr_stream)
         if progress is not None:
             progress(1.0)
 
     def state(self) -> State:
         """Everything learnt, as copies."""
         state: State = {} if self.table is None else self.table.state()
-        adam = self._adam.state.get(self._dense, {})
         state["signature"] = self._signature()
-        state["dense"] = _copy(self._dense)
-        if adam:
-            state["dense.mean"] = _copy(adam["exp_avg"])
-            state["dense.square"] = _copy(adam["exp_avg_sq"])
-            state["dense.steps"] = _copy(adam["step"]).reshape(1)
+        state |= weights_state(self._dense, self._adam)
         state["scaling"] = np.stack((self._mean, self._scale))
         return state
 
@@ -208,17 +227,8 @@ class Learner:
             )
         if self.table is not None:
             self.table.load_state(state)
-        arrays = {k: torch.tensor(v) for k, v in state.items() if not isinstance(v, bytes)}
-        with torch.no_grad():
-            self._dense.copy_(arrays["dense"])
-        self._adam.state.clear()
-        if "dense.steps" in arrays:
-            self._adam.state[self._dense] = {
-                "step": arrays["dense.steps"].reshape(()).to(self._device),
-                "exp_avg": arrays["dense.mean"].to(self._device),
-                "exp_avg_sq": arrays["dense.square"].to(self._device),
-            }
-        self._mean, self._scale = arrays["scaling"].numpy().copy()
+        load_weights_state(self._dense, self._adam, state)
+        self._mean, self._scale = np.array(state["scaling"], np.float32)
 
     def known_ids(self, side: str) -> list[str]:
         """The ids of a side that have a row of their own, in row order."""
@@ -278,6 +288,7 @@ class Learner:
         labels: Labels,
         weights: FloatArray | None,
         *,
+        offset: FloatArray | None = None,
         rounded: bool = False,
     ) -> tuple[FloatArray, float]:
         known = np.ascontiguousarray(labels, np.float32)
@@ -293,7 +304,7 @@ class Learner:
             if weights is None
             else self._tensor(np.ascontiguousarray(weights, np.float32))
         )
-        inputs, gathered = self._inputs(rows, dense, grad=True)
+        inputs, gathered = self._inputs(rows, dense, grad=True, offset=offset)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=rounded):
             loss, logits = self.network.loss(inputs, y, w)
         if self._dense.grad is not None:
@@ -307,7 +318,12 @@ class Learner:
         return logits.detach().float().cpu().numpy(), float(loss.detach())
 
     def _inputs(
-        self, rows: RowArray, dense: FloatArray, *, grad: bool
+        self,
+        rows: RowArray,
+        dense: FloatArray,
+        *,
+        grad: bool,
+        offset: FloatArray | None = None,
     ) -> tuple[Inputs, Gathered | None]:
         missing = np.isnan(dense)
         raw = np.where(missing, np.float32(0), dense)
@@ -332,7 +348,8 @@ class Learner:
         share = np.ones(len(dense), np.float32)
         if self.table is not None:
             share = self.table.share(self._ids(rows, "item"))
-        return Inputs(sides[0], sides[1], self._tensor(share)), gathered
+        beside = np.zeros(len(dense), np.float32) if offset is None else offset
+        return Inputs(sides[0], sides[1], self._tensor(share), self._tensor(beside)), gathered
 
     def _read(self, rows: RowArray) -> RowArray:
         """The rows, with padding in place of ids that are not read."""
@@ -359,25 +376,12 @@ class Learner:
             rows[gone, self.layout.row_slice(name).start] = self.table.unknown_row(name)
         return rows
 
-    def _fit_scaling(self, dense: FloatArray) -> None:
-        mean, deviation = np.zeros((2, dense.shape[1]))
-        for k in range(
-            dense.shape[1]
-        ):  # a column at a time: float64 copies of all of them would be gigabytes
-            values = dense[:, k].astype(np.float64)
-            values = values[~np.isnan(values)]
-            if len(values):
-                mean[k], deviation[k] = values.mean(), values.std()
-        self._mean = mean.astype(np.float32)
-        # a constant carries no information: its scale is 0, or rounding noise would be blown up
-        varies = deviation > 1e-6 * np.maximum(1, np.abs(mean))
-        self._scale = np.where(varies, 1 / np.where(varies, deviation, 1), 0).astype(np.float32)
-
     def _warm_lr(self, done: float) -> float:
         t = self.training
         return t.lr if done < 0.5 else t.lr + (t.lr_end - t.lr) * (done - 0.5) * 2
 
-    def _set_lr(self, lr: float) -> None:
+    def set_rate(self, lr: float) -> None:
+        """Adam's, from now on."""
         self._adam.param_groups[0]["lr"] = lr
 
     def _check(self, batch: Batch) -> None:
@@ -394,7 +398,3 @@ class Learner:
             "spec": self.spec.to_json(),
         }
         return json.dumps(facts, sort_keys=True).encode()
-
-
-def _copy(tensor: Tensor) -> npt.NDArray[np.generic]:
-    return tensor.detach().cpu().numpy().copy()

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from inttower.core.batch import Layout
 from inttower.core.spec import Side
+from inttower.errors import SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,15 @@ class Inputs:
     Attributes:
         user: the user side.
         item: the item side.
-        item_share: float32 [B], share of all learnt rows that had this item.
+        item_share: float32 [B], part of all learnt rows that were of this item.
+        offset: float32 [B], logits that the network's are added to when it learns: of what it
+            stands beside as a residual; 0 for a network that stands alone.
     """
 
     user: SideInputs
     item: SideInputs
     item_share: Tensor
+    offset: Tensor
 
 
 class Network(nn.Module):
@@ -110,7 +114,18 @@ class Network(nn.Module):
         Here the weighted log loss, mean over the batch.
         """
         logits: Tensor = self(inputs)
-        return log_loss(logits, labels, weights), logits
+        return log_loss(logits + inputs.offset, labels, weights), logits
+
+    def start_as_nothing(self) -> None:
+        """Change the first weights so that every logit is 0, and learning still leaves it.
+
+        Raises:
+            SpecError: this network has no such start.
+        """
+        raise SpecError(
+            f"a {type(self).__name__} has no start at 0, so it cannot be a residual: take IntTower,"
+            " a two-tower model, or none"
+        )
 
 
 def log_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class DATNetwork(Network):
         # here the vectors learn from the towers, not the towers from the vectors
         far = (a_u - p_v.detach()).square().sum(1) + (a_v - p_u.detach()).square().sum(1)  # [B]
         mimic = self.config.mimic * (weights * labels * far).mean()
-        return log_loss(logits, labels, weights) + mimic, logits
+        return log_loss(logits + inputs.offset, labels, weights) + mimic, logits
 
 
 class DAT(Learner):

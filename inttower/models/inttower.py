@@ -194,10 +194,22 @@ class IntTowerNetwork(Network):
         """The log loss, plus CIR if the config asks for it; and the logits [B]."""
         U, V = self.heads(inputs)
         logits = self.score(inputs, U, V)
-        loss = log_loss(logits, labels, weights)
+        loss = log_loss(logits + inputs.offset, labels, weights)
         if self.config.cir:
             loss = loss + self.config.cir * self.contrast(inputs, U[:, -1], V, labels)
         return loss, logits
+
+    def start_as_nothing(self) -> None:
+        """The user's side at 0: the item's keeps its random start, which the user's learns from."""
+        with torch.no_grad():
+            for head in self.user_heads:
+                for weights in head.parameters():
+                    weights.zero_()
+            if self.config.fm_rank:
+                self.A.weight.zero_()
+            for dot in self.dots.weights:
+                dot.zero_()
+            self.bias.zero_()
 
     def contrast(self, inputs: Inputs, u: Tensor, v: Tensor, labels: Tensor) -> Tensor:
         """CIR (section 3.4): InfoNCE of each clicked pair against the other items of the batch.

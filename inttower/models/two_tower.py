@@ -60,6 +60,13 @@ class TwoTowerNetwork(Network):
         logit: Tensor = (u * v).sum(1) + self.bias  # [B]
         return sum(self.dots(inputs), logit)
 
+    def start_as_nothing(self) -> None:
+        """The user's vector at 0, or the scale of the cosine."""
+        with torch.no_grad():
+            still = [self.scale] if self.cosine else list(self.user.layers[-1].parameters())
+            for weights in (*still, *self.dots.weights, self.bias):
+                weights.zero_()
+
 
 class TwoTower(Learner):
     """The two-tower model, as a :class:`Learner`; it can be published.

@@ -58,6 +58,7 @@ class UserStateConfig:
     Args:
         factors: sizes and priors of the item factors.
         speeds: one belief a user for each.
+        variance: of a new user's vector around what its attributes foretell.
         window_ms: the longest time from an impression to its closing.
         max_users: most users with a belief.
         folds: parts of the users in the warm-up; more than 4 measured no better.
@@ -70,6 +71,7 @@ class UserStateConfig:
 
     factors: FactorConfig = field(default_factory=FactorConfig)
     speeds: tuple[DriftRates, ...] = (MEDIUM,)
+    variance: float = 2.5
     window_ms: int = 10 * 60_000
     max_users: int = 1_000_000
     folds: int = 4
@@ -90,6 +92,7 @@ class UserStateConfig:
         return BeliefConfig(
             size=self.factors.size,
             speeds=self.speeds,
+            variance=self.variance,
             window_ms=self.window_ms,
             max_users=self.max_users,
         )

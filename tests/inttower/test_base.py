@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inttower.base.base_filter import BaseConfig, BaseFilter, moments_of
+from inttower.base.base_filter import Actions, BaseConfig, BaseFilter, moments_of
 from inttower.base.counter_inputs import Events
 from inttower.base.input_kernels import ACTION_EVENT, SHOWN_EVENT
 from inttower.base.logistic_filter import FilterAverage, FilterConfig
@@ -74,7 +74,7 @@ def stream(base: BaseFilter, log: MadeUp, size: int = 1) -> NDArray[np.float32]:
         found.append(base.logits(numbers))
         clicked = start + np.flatnonzero(log.labels[part])
         if len(clicked):
-            base.acted(log.part(clicked), ts[: len(clicked)] + 1)
+            base.acted(Actions(log.part(clicked), ts[: len(clicked)] + 1))
         base.learn(numbers, log.labels[part])
         base.close(numbers)
     return np.concatenate(found)
@@ -100,7 +100,7 @@ def test_an_action_counts_from_when_it_is_known_and_not_for_its_own_moment() -> 
     log, base = MadeUp(2, nothing), BaseFilter(SPEC)
     row = log.part(slice(0, 1))
     before = base.score(row, 5000)
-    base.acted(row, np.array([5000]))
+    base.acted(Actions(row, np.array([5000])))
     numbers = base.shown(row, np.array([5001]))
     assert not np.array_equal(base.rows(numbers)[0], base.inputs.read(
         base.plan.keys(log.part(slice(1, 2))), np.zeros((1, 0), np.float32), 5001)[0])  # fmt: skip

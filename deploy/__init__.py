@@ -1,1 +1,1 @@
-"""The local launcher and the files that run headrace elsewhere."""
+"""Deployment: ``local/`` runs all parts on one machine; the other files run them elsewhere."""

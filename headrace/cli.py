@@ -1,4 +1,4 @@
-"""The command ``headrace``. Each command loads only what it needs: some parts import slowly."""
+"""The command ``headrace``. Each command imports what it needs, since some imports are slow."""
 
 from __future__ import annotations
 
@@ -91,18 +91,21 @@ def demo(
         int, typer.Option(min=1, help="impressions that the server ranks first")
     ] = 2000,
     speed: Annotated[
-        float, typer.Option(min=0.01, help="times event speed in the ranked stretch")
+        float, typer.Option(min=0.01, help="event time over wall time in the ranked stretch")
     ] = 100.0,
     longest_wait: Annotated[
         float,
-        typer.Option(min=0.0, help="seconds that a gap of the log lasts at most in that stretch"),
+        typer.Option(min=0.0, help="most seconds that a gap of the log lasts in that stretch"),
     ] = 0.025,
     sample: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="first part of the log's events that is read")
+        float,
+        typer.Option(
+            min=0.01, max=1.0, help="share of the log's events that is read, from the first on"
+        ),
     ] = 1.0,
     json_file: JsonFile = None,
 ) -> None:
-    """Stream a real log through everything, learn from it, and report.
+    """Stream a real log through all parts, learn from it, and report.
 
     It uses a folder of its own, STATE/demo, and empties it first.
 
@@ -148,11 +151,13 @@ def replay(
         str, typer.Argument(help="a TOML that declares it, or a name: ml-100k, ml-1m, …")
     ],
     path: Annotated[Path | None, typer.Option(help="the folder of the log's files")] = None,
-    speed: Annotated[float, typer.Option(help="times event speed; 0: as fast as it goes")] = 0.0,
+    speed: Annotated[
+        float, typer.Option(help="event time over wall time; 0: as fast as possible")
+    ] = 0.0,
     start: Annotated[str, typer.Option(help="a fraction (0.5) or a date-time of the log")] = "0",
     end: Annotated[str, typer.Option(help="likewise, exclusive")] = "1",
 ) -> None:
-    """Replay an event log into the topics; a replay that was stopped goes on where it was.
+    """Replay an event log into the topics; a replay that was stopped resumes at the same record.
 
     Example: [bold]headrace replay ml-1m --path ~/ml-1m --speed 1000 --start 0.8[/bold]
     """
@@ -218,7 +223,7 @@ def rollback(
 
 @experiment_app.command("report")
 def experiment_report(context: typer.Context, json_file: JsonFile = None) -> None:
-    """Exposures, clicks, CTR with an interval and AUC as served, each variant.
+    """Exposures, clicks, CTR with an interval and AUC as served, for each variant.
 
     Example: [bold]headrace experiment report --json ab.json[/bold]
     """
@@ -234,7 +239,7 @@ def part(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="topics, clock, job, writer, trainer or server")],
 ) -> None:
-    """Be one part, in the foreground: what the containers run.
+    """Run one part in the foreground, as the containers do.
 
     Example: [bold]HEADRACE_KAFKA__BOOTSTRAP=kafka:9092 headrace part trainer[/bold]
     """
@@ -245,7 +250,7 @@ def part(
 
 @app.command()
 def settings(context: typer.Context) -> None:
-    """Print every setting with its value in force.
+    """Print every setting with its current value.
 
     Example: [bold]headrace --set kafka.partitions=4 settings[/bold]
     """
@@ -254,7 +259,7 @@ def settings(context: typer.Context) -> None:
 
 @app.command()
 def doctor(context: typer.Context) -> None:
-    """Check Python, Java, jars, ports, disk and left-over processes, and say the cures.
+    """Check Python, Java, jars, ports, disk and leftover processes, and say how to fix each.
 
     Example: [bold]headrace doctor[/bold]
     """
@@ -265,7 +270,7 @@ def doctor(context: typer.Context) -> None:
         bad += not finding.ok
         out.print(f"{'[green]ok' if finding.ok else '[red]no'}[/] {finding.check}: {finding.found}")
         if not finding.ok:
-            out.print(f"   cure: {finding.cure}")
+            out.print(f"   fix: {finding.cure}")
     if bad:
         raise typer.Exit(1)
 
@@ -275,7 +280,7 @@ def reset(
     context: typer.Context,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """End left-over processes and delete all local data: topics, checkpoints, versions.
+    """Stop leftover processes and delete all local data: topics, checkpoints, versions.
 
     Example: [bold]headrace --state .headrace reset --yes[/bold]
     """
@@ -300,14 +305,14 @@ def _write_json(path: Path | None, data: Any) -> None:  # noqa: ANN401 - whateve
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    """End by an exception, so that the parts that a command has started are stopped first."""
-    # whoever asks a process group may ask twice; the second time must not end the stopping
+    """Exit by an exception, so that a command stops the parts that it has started."""
+    # a process group may get the signal twice; the second must not interrupt the clean stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one message and exit code 1, never a trace."""
+    """Run the command line; our errors are one message and exit code 1, without a traceback."""
     signal.signal(signal.SIGTERM, _leave)
     tune_gc()
     try:

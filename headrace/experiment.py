@@ -1,4 +1,4 @@
-"""``headrace experiment report``."""
+"""``headrace experiment report``: CTR with intervals and AUC as served, for each variant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from settings.settings import Settings
 
 
 def gather(settings: Settings) -> ExperimentReport:
-    """The report of the experiment in force, from every closed sample."""
+    """The report of the active experiment, from every closed sample."""
     return experiment_report(settings, active_experiment(settings))
 
 
@@ -25,7 +25,7 @@ def as_json(report: ExperimentReport) -> dict[str, Any]:
 
 
 def show(report: ExperimentReport, out: Console) -> None:
-    """Print it: one row a variant, then the differences and what to doubt."""
+    """Print it: a row a variant, then the differences and the warnings."""
     table = Table(title=f"experiment {report.experiment}")
     for name in ("variant", "share", "users", "exposures", "clicks", "CTR", "AUC as served"):
         table.add_column(name, justify="right" if name != "variant" else "left")

@@ -1,4 +1,4 @@
-"""``headrace replay``: a log into the topics of a running headrace."""
+"""``headrace replay``: sends a log into the topics of a running headrace."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from streaming.replay.replayer import Replayer, number_at
 def replay_log(
     settings: Settings, log: EventLog, *, speed: float, start: str, end: str, out: Console
 ) -> None:
-    """Replay a stretch of a log; Ctrl-C stops at an exact record, and the next call goes on there.
+    """Replay a stretch of a log; Ctrl-C stops at an exact record, where the next call resumes.
 
     Args:
-        settings: where the broker is; the log must be of the declaration in force.
+        settings: where the broker is; ``log.name`` must be the log's declaration.
         log: what to replay.
-        speed: event time over wall time; 0: as fast as it goes.
+        speed: event time over wall time; 0: as fast as possible.
         start: a fraction or a time of the log.
         end: likewise, exclusive.
-        out: gets the outcome.
+        out: the result is printed there.
     """
     if log.declaration != settings.log.name:
         raise ConfigurationError(
@@ -50,5 +50,5 @@ def replay_log(
     out.print(
         f"{done.impressions:,} impressions and {done.clicks:,} clicks in {done.seconds:.1f} s"
         f" ({done.events_per_second:,.0f} events/s)"
-        + ("" if done.finished else "; stopped: the same command goes on at the same record")
+        + ("" if done.finished else "; stopped: the same command resumes at the same record")
     )

@@ -1,4 +1,4 @@
-"""``headrace simulate``: traffic whose truth is known, as a log or against a running system."""
+"""``headrace simulate``: made-up traffic with known click probabilities, as a log or live."""
 
 from __future__ import annotations
 

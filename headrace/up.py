@@ -18,14 +18,14 @@ PARTS = ("clock", "job", "writer", "trainer", "server")
 
 
 def stay_up(settings: Settings, out: Console, *, clock: bool) -> None:
-    """Start everything, watch it, stop on SIGINT or SIGTERM.
+    """Start all parts, watch them, stop on SIGINT or SIGTERM.
 
-    A part that dies is started again, however often; the others run on meanwhile.
+    A part that dies is restarted, however often; the others keep running.
 
     Args:
         settings: of all parts.
-        out: gets a line whenever something happens.
-        clock: write live time marks; a replay brings its own, and its time is the log's.
+        out: one line is printed whenever something happens.
+        clock: write live time marks; a replay writes its own, with the log's time.
 
     Raises:
         ConfigurationError: the state folder is in use.

@@ -1,1 +1,1 @@
-"""Everything that runs all parts on one machine."""
+"""Runs all parts on one machine: launcher, parts, ports, lock, client, probe."""

@@ -1,4 +1,4 @@
-"""A client of the server's HTTP interface, for the commands."""
+"""HTTP client of the server, for the commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from settings.settings import Settings
 
 
 class Client:
-    """Calls the server of these settings over one kept-alive connection."""
+    """Calls the server of these settings over one keep-alive connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = server_url(settings)
@@ -53,7 +53,7 @@ class Client:
         except httpx.TransportError as error:
             raise HeadraceError(
                 f"no server answers at {self._url} ({error}); start one with `headrace up`,"
-                " or point --set serving.port at the one that runs"
+                " or use --set serving.port=PORT for the one that runs"
             ) from error
         if response.is_error:
             raise HeadraceError(f"{method} {path}: HTTP {response.status_code}: {response.text}")

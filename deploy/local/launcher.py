@@ -1,11 +1,12 @@
-"""Starts the parts on this machine, watches them, restarts what dies, stops all of it cleanly.
+"""The launcher: starts the parts on this machine, watches and restarts them, stops them cleanly.
 
-It knows command lines and readiness checks, nothing of what the parts do; it imports none of
-them. Every part is the leader of a process group of its own, so that ending the group also ends
-what the part has started (the JVM behind PyFlink).
+It knows command lines and readiness checks, and nothing about what the parts do; it imports none of
+them. Every part leads a process group of its own, so that killing the group also kills child
+processes (the JVM behind PyFlink).
 
-A part that is alive and makes progress is waited for, and a line says what it is doing. A part that
-dies is started again after a wait that doubles with each death; the others run on meanwhile.
+The launcher waits for a part that is alive and makes progress, and reports what it is doing. A part
+that dies is restarted after a delay that doubles with each death (backoff); the others keep
+running.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from settings.deploy_settings import DeploySettings
 from settings.errors import HeadraceError
 
 STOP_SECONDS = 20.0
-# a part that has lived so long had a good start: its earlier deaths count no more
+# after running this long a part has started well: its earlier deaths no longer count
 _RECOVERED_SECONDS = 60.0
 _SAY_SECONDS = 10.0
 _LOOK_SECONDS = 2.0
@@ -44,7 +45,7 @@ class Part:
     Args:
         name: unique; names the log and the pid file.
         command: the command line.
-        ready: True once the part does its work; called a few times a second until then.
+        ready: True once the part works; called a few times a second until then.
         environment: added to this process's own.
     """
 
@@ -55,7 +56,7 @@ class Part:
 
 
 class _Running:
-    """One part and its process; ``again_at`` is when a dead one is started again."""
+    """One part and its process; a dead one is restarted at ``again_at``."""
 
     def __init__(self, part: Part, process: subprocess.Popen[bytes], log: Path) -> None:
         self.part = part
@@ -78,12 +79,12 @@ class Launcher:
 
     Args:
         folder: gets ``logs/PART.log`` and ``run/PART.json`` (the pid files).
-        report: told one line whenever something happens.
+        report: called with one line whenever something happens.
         limits: how long to wait for what.
-        most_deaths: a part that dies more often in a row is given up with an error; None: never.
+        most_deaths: deaths in a row after which a part is an error; None: never.
 
     Attributes:
-        restarts: how often a part was started again.
+        restarts: how often a part was restarted.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class Launcher:
         return all(self._running[name].ready for name in names)
 
     def watch(self) -> None:
-        """Look at every part, and restart what has died; call it about once a second.
+        """Check every part, and restart dead ones; call it about once a second.
 
         Raises:
             LaunchError: a part has died more than ``most_deaths`` times in a row.
@@ -155,7 +156,7 @@ class Launcher:
         return {name: r.process.pid for name, r in self._running.items()}
 
     def stop_part(self, name: str) -> None:
-        """Stop one part: asked first, ended with its group when it does not answer."""
+        """Stop one part by SIGTERM; kill its group if it does not stop."""
         running = self._running.pop(name)
         if running.process.poll() is None:
             running.process.send_signal(signal.SIGTERM)
@@ -167,7 +168,7 @@ class Launcher:
         self._pid_file(name).unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """Stop all parts, the last one started first."""
+        """Stop all parts, in reverse order of their start."""
         for name in reversed(list(self._running)):
             self.stop_part(name)
 
@@ -208,7 +209,7 @@ class Launcher:
             raise self._failure(running.part, f"{failure}, {running.deaths} times in a row")
         self._end_group(running.process)
         limits = self._limits
-        # the exponent is bounded: a float has an end
+        # the exponent is bounded: floats are
         doubled = limits.restart_wait_s * 2 ** min(running.deaths - 1, 30)
         wait = min(limits.longest_restart_wait_s, doubled)
         running.again_at = time.monotonic() + wait

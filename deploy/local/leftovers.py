@@ -1,4 +1,4 @@
-"""The pid files of parts, and the processes that outlived their launcher."""
+"""Leftovers: pid files of parts, and processes that outlived their launcher."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _GONE_SECONDS = 10.0
 
 
 class PidFile(msgspec.Struct, frozen=True):
-    """A part's process: its id, and its start time, for an id alone may be used again."""
+    """A part's process id and start time; process ids are reused, so the id alone is not enough."""
 
     pid: int
     created: float
 
     @classmethod
     def of(cls, pid: int) -> PidFile:
-        """The entry of a process that runs."""
+        """The entry of a running process."""
         return cls(pid, psutil.Process(pid).create_time())
 
     def write(self, path: Path) -> None:
-        """Leave it for a later launcher."""
+        """Write it, for a later launcher to find."""
         path.write_bytes(msgspec.json.encode(self))
 
 
 def leftovers(pid_folder: Path) -> dict[str, int]:
-    """Parts of this folder whose processes are there: part name to process id."""
+    """Parts of this folder whose processes run: part name to process id."""
     found = {}
     for path in sorted(pid_folder.glob("*.json")):
         kept = msgspec.json.decode(path.read_bytes(), type=PidFile)
@@ -43,7 +43,7 @@ def leftovers(pid_folder: Path) -> dict[str, int]:
 
 
 def end_leftovers(pid_folder: Path) -> list[str]:
-    """End the process groups of an earlier run whose launcher is gone; returns their names.
+    """Kill the process groups of an earlier run whose launcher is gone; returns their names.
 
     The caller holds the state folder's lock, so no launcher runs. The processes are gone when it
     returns, and their ports with them.

@@ -1,4 +1,4 @@
-"""The whole loop as one object: what the demo and the benches start, feed and wait for."""
+"""The whole loop as one object, which the demo and the benches start, feed and wait for."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from trainer.trainer_report import TrainerReport, read_report, report_path
 
 _POLL_S = 0.1
 _MEMORY_S = 1.0
-# events that a replay at full speed may be ahead of the job: some seconds of its work, so that it
-# never waits for events between two looks
+# events that a replay at full speed may run ahead of the job: some seconds of work, so that the job
+# never waits for events between two checks
 _LEAD = 50_000
-# in a row; there is nobody to mend it while a demo or a bench runs
+# in a row: a demo or a bench gives up, since nobody can repair the part meanwhile
 _MOST_DEATHS = 5
 
 
@@ -43,9 +43,9 @@ class Loop:
     Args:
         settings: their state folder is emptied first.
         log: what is replayed.
-        out: gets a line whenever something happens.
-        names: the parts wanted besides the broker.
-        command: what another command is told that finds the state folder in use.
+        out: one line is printed whenever something happens.
+        names: the parts besides the broker.
+        command: the name of this command, shown to others that find the state folder in use.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Loop:
         self._stack.close()
 
     def say(self, line: str) -> None:
-        """A line to the console."""
+        """Print a line."""
         self._out.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def replay(
@@ -128,7 +128,7 @@ class Loop:
                 bar(done, total)
 
             done = replay.run(transform=transform, progress=progress)
-        self.say(f"{label}: the job closes its last samples ...")
+        self.say(f"{label}: the job is closing its last samples ...")
         replay.close_samples(self.watch)
         self.produced += done.impressions
         return done
@@ -149,7 +149,7 @@ class Loop:
             self._launcher.start([parts.build(name, self.settings, path)])
 
     def writer_lag(self) -> float:
-        """Feature records that are not written to the store yet, as the writer says."""
+        """Feature records that the writer has not written to the store yet, by its metrics."""
         url = f"http://127.0.0.1:{self.settings.writer_metrics_port}/metrics"
         found = text_string_to_metric_families(httpx.get(url).text)
         return sum(
@@ -160,7 +160,7 @@ class Loop:
         )
 
     def stop_part(self, name: str) -> None:
-        """Stop one part in order, so that it writes what it has to write."""
+        """Stop one part cleanly, so that it writes its checkpoint first."""
         if self._launcher is not None:
             self._launcher.stop_part(name)
 
@@ -172,7 +172,7 @@ class Loop:
         """Wait while watching the parts.
 
         Raises:
-            HeadraceError: it has not come true in that time.
+            HeadraceError: not true in time.
         """
         deadline = time.monotonic() + seconds
         while not done():
@@ -187,8 +187,8 @@ class Loop:
     def wait_until_learnt(self, impressions: int, seconds: float = 600) -> None:
         """Wait until the trainer has learnt so many samples, but for a batch that stays open.
 
-        A batch ends with the first sample of a later one: the last of a log that is cut short
-        stays open. It is known by two reports between which nothing was read or learnt.
+        A batch ends at the first sample of the next one, so the last batch of a truncated log stays
+        open. It is recognised by two reports between which nothing was read or learnt.
         """
         before = TrainerReport()
 

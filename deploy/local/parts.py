@@ -1,4 +1,4 @@
-"""Which processes make a running headrace, and how to tell that each is ready."""
+"""The parts: the processes of a running headrace, and the readiness check of each."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def answers(url: str) -> bool:
 
 
 def write_settings(settings: Settings) -> Path:
-    """Keep the resolved settings and the job's SQL in the state folder, for the parts.
+    """Write the resolved settings and the job's SQL to the state folder, for the parts.
 
     Returns:
-        The path that every part is given.
+        The path of the settings, which every part gets as its argument.
     """
     path = settings.state / SETTINGS_FILE
     settings.write(path)
@@ -59,7 +59,7 @@ def broker(settings: Settings, path: Path) -> Part:
 
 
 def job(settings: Settings, path: Path) -> Part:
-    """The Flink job; ready once Flink says that it runs."""
+    """The Flink job; ready once Flink reports that it runs."""
     return _metrics("job", "streaming.job.flink_job", path, settings.job_metrics_port)
 
 
@@ -74,7 +74,7 @@ def trainer(settings: Settings, path: Path) -> Part:
 
 
 def server(settings: Settings, path: Path) -> Part:
-    """The HTTP server; alive counts, for it ranks only once a version is published."""
+    """The HTTP server; being alive is enough, since it waits for a first version."""
     url = server_url(settings) + "/healthz"
     return _module("server", "serving", path, lambda: answers(url))
 
@@ -100,7 +100,7 @@ def build(name: str, settings: Settings, path: Path) -> Part:
     Args:
         name: one of broker, clock, job, writer, trainer, server.
         settings: what the part will read.
-        path: where it will read them.
+        path: the file that it will read them from.
 
     Raises:
         ConfigurationError: there is no such part.
@@ -111,7 +111,7 @@ def build(name: str, settings: Settings, path: Path) -> Part:
 
 
 def exec_component(settings: Settings, name: str) -> None:
-    """Replace this process by one part (``topics``: create them and return)."""
+    """Exec one part in place of this process (``topics``: create the topics and return)."""
     if name == "topics":
         wait_for_broker(settings)
         create_topics(settings)

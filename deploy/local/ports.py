@@ -1,4 +1,4 @@
-"""The ports that the parts listen on, and which of them somebody else holds."""
+"""The ports that the parts listen on, and which of them are in use."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def ports(settings: Settings) -> dict[str, int]:
 
 
 def busy_ports(settings: Settings) -> dict[str, int]:
-    """Ports that the parts want and somebody else holds, by what they are for."""
+    """Ports of the parts that are in use already, by what they are for."""
     return {what: port for what, port in ports(settings).items() if in_use(port)}
 
 
 def in_use(port: int) -> bool:
-    """Whether somebody listens on this port of the machine."""
+    """Whether a process listens on this port of the machine."""
     with socket.socket() as probe:
-        # as servers do: a port that is only waiting out its last connections is free
+        # like servers do: a port in TIME_WAIT is free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

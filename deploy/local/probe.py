@@ -1,4 +1,4 @@
-"""How long until the server knows of a click: measured from outside, over HTTP."""
+"""Measures freshness from outside, over HTTP: how long until the server knows of a click."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class _Followed:
 
 
 class FreshnessProbe:
-    """Follows clicks from their production until the server holds what came of them.
+    """Follows clicks from their production until the server has their effects.
 
     ``feature``: the user's feature row is readable with the click in it. ``vector``: the user's row
     and the item's vector, learnt from the click, are applied.
 
     Args:
         settings: where the server is.
-        channel: whose rows are looked at.
+        channel: its rows are read.
     """
 
     def __init__(self, settings: Settings, channel: str = "champion") -> None:
@@ -88,10 +88,10 @@ class FreshnessProbe:
 
     def _look(self, one: _Followed) -> None:
         user = self._client.get(f"/v1/users/{quote(one.click.user_id)}")
-        # events of one millisecond are counted together: a row of the click's time has it
+        # events of one millisecond are counted together: a row with the click's time includes it
         if "feature" in one.missing and (user["features"] or {"ts": -1})["ts"] >= one.click.ts:
             self._done(one, "feature")
-        # samples are learnt as they close, and a clicked one closes a millisecond after its click
+        # samples are learnt when they close; a clicked one closes a millisecond after its click
         if "vector" in one.missing and self._row_ts(user) > one.click.ts:
             item = self._client.get(f"/v1/items/{quote(one.click.item_id)}")
             if self._row_ts(item) > one.click.ts:

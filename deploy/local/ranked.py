@@ -1,4 +1,4 @@
-"""A stretch of a log in which the server ranks each impression before its outcome is produced."""
+"""Replays a stretch of a log in which the server ranks each impression before its outcome."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from streaming.events import Click, Impression
 from streaming.logs import Event
 
 SAMPLED_CANDIDATES = 100
-# of so many clicks one is followed until it is seen in what the server holds
+# one of so many clicks is followed until the server has its effects
 _PROBE_EVERY = 20
 
 
 class RankedStretch:
-    """Serves impressions on their way out; :meth:`serve` is a replay's ``transform``.
+    """Ranks impressions before they are produced; :meth:`serve` is a replay's ``transform``.
 
-    Every impression is ranked twice among the same candidates: as the experiment says, which is
-    what is logged and produced, and by the other channels without a trace, so that the channels
-    can be compared on the very same impressions.
+    Every impression is ranked several times among the same candidates: once by the variant of its
+    user, which is logged and produced, and by the other channels without being logged, so that
+    channels can be compared on the same impressions.
 
     Args:
         loop: the running parts.
@@ -42,7 +42,7 @@ class RankedStretch:
         self._clicks = 0
 
     def serve(self, event: Event) -> Event:
-        """Rank an impression and return it as served; pass a click, now and then following it."""
+        """Rank an impression and return it as served; return a click, and follow some of them."""
         if isinstance(event, Click):
             if event.request_id is not None:
                 self._clicked.add((event.request_id, event.item_id))

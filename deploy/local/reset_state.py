@@ -1,4 +1,4 @@
-"""Forget everything: the explicit cure when the sample topic has outlived its checkpoint."""
+"""Deletes all local data: the way out when the sample topic has outlived its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.kafka.client import delete_topics
 
-# what a state folder holds; anything else in it is not ours to delete
+# what headrace writes into a state folder; nothing else is deleted
 OWN = (
     "broker",
     "flink",
@@ -29,7 +29,7 @@ OWN = (
 
 
 def reset_state(settings: Settings) -> Iterator[str]:
-    """End left-over processes, delete local data, and the topics of a broker that is not embedded.
+    """Stop leftover processes; delete local data, and our topics on an external broker.
 
     The caller holds the lock of the state folder.
 

@@ -15,16 +15,16 @@ from streaming.kafka.client import create_topics, wait_for_broker
 def broker_and_topics(
     settings: Settings, report: Callable[[str], None], most_deaths: int | None = None
 ) -> Iterator[Launcher]:
-    """A launcher with the broker up, all topics there, and the settings kept for the parts.
+    """A launcher with the broker running, all topics created, and the settings written.
 
     Args:
         settings: of all parts; the caller holds the lock of their state folder.
-        report: told one line whenever something happens.
+        report: called with one line whenever something happens.
         most_deaths: see :class:`~deploy.local.launcher.Launcher`.
 
     Raises:
         LaunchError: the broker did not start.
-        BrokerError: nobody answers at ``kafka.bootstrap``.
+        BrokerError: no broker answers at ``kafka.bootstrap``.
     """
     path = parts.write_settings(settings)
     with Launcher(settings.state, report, settings.deploy, most_deaths) as launcher:

@@ -1,4 +1,4 @@
-"""What a part that is not ready yet is doing, and whether it is doing anything."""
+"""Tells whether a starting part makes progress, and what it is doing."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import psutil
 
-# the parts' logging format: date, time, level, module, message; the Kafka client is none of ours
+# the parts' logging format: date, time, level, module, message; not the Kafka client's lines
 _LINE = re.compile(
     r"^\d{4}-\d\d-\d\d \S+ (?:INFO|WARNING|ERROR|CRITICAL) (?!kafka\.)[\w.]+:? (.+)$"
 )
 _TAIL_BYTES = 16_384
 _LONGEST = 120
-# less is what an idle JVM's own threads use between two looks
+# an idle JVM's own threads use less between two checks
 _CPU_SECONDS = 0.05
 
 
 def last_message(log: Path, start: int) -> str:
-    """The newest message of our own parts behind an offset of a log file; empty without one."""
+    """The newest message of our own parts after an offset of a log file; empty if none."""
     with log.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(start, size - _TAIL_BYTES))
@@ -48,14 +48,14 @@ class StartProgress:
         self._cpu = 0.0
 
     def look(self) -> None:
-        """Note whether anything has happened since the last look."""
+        """Note whether anything has happened since the last check."""
         size, cpu = self._log.stat().st_size, self._cpu_seconds()
         if size != self._size or abs(cpu - self._cpu) > _CPU_SECONDS:
             self._size, self._cpu = size, cpu
             self.moved = time.monotonic()
 
     def line(self) -> str:
-        """One line: for how long, with how much CPU, and what the part said last."""
+        """One line: how long, how much CPU time, and the part's last message."""
         said = last_message(self._log, self._start) or "loading its code"
         seconds = time.monotonic() - self.began
         return f"starting for {seconds:.0f} s ({self._cpu:.0f} s of CPU): {said}"
@@ -65,5 +65,5 @@ class StartProgress:
             leader = psutil.Process(self._pid)
             times = [p.cpu_times() for p in (leader, *leader.children(recursive=True))]
         except psutil.NoSuchProcess:
-            return self._cpu  # it has just died, which the launcher sees by itself
+            return self._cpu  # it has just died; the launcher will notice
         return sum(t.user + t.system for t in times)

@@ -1,4 +1,4 @@
-"""One headrace a state folder: a lock that names its owner."""
+"""The lock of a state folder, which names its owner: one headrace a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOCK_FILE = "lock"
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Who holds a state folder: a command of headrace, its process, and since when (UTC)."""
+    """The owner of a state folder: a command, its process id, and since when (UTC)."""
 
     command: str
     pid: int
@@ -29,13 +29,13 @@ class Owner(msgspec.Struct, frozen=True):
 
 @contextmanager
 def state_lock(state: Path, command: str) -> Iterator[None]:
-    """Keep every other command that starts parts or deletes data out of a state folder.
+    """Hold the lock: no other command may start parts or delete data in this folder.
 
     The kernel releases it when the process ends, however that happens.
 
     Args:
-        state: the folder; made if it is missing.
-        command: what others are told, such as ``headrace up``.
+        state: the folder; created if it is missing.
+        command: name of the owner, such as ``headrace up``.
 
     Raises:
         ConfigurationError: another process holds it; names that process.
@@ -62,7 +62,7 @@ def state_lock(state: Path, command: str) -> Iterator[None]:
 
 
 def lock_owner(state: Path) -> Owner | None:
-    """Who holds the state folder now; None if nobody does."""
+    """The current owner of the state folder; None if there is none."""
     path = state / LOCK_FILE
     if not path.exists():
         return None

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import psutil
 
-# the parts' logging format: date, time, level, module, message; not the Kafka client's lines
-_LINE = re.compile(
-    r"^\d{4}-\d\d-\d\d \S+ (?:INFO|WARNING|ERROR|CRITICAL) (?!kafka\.)[\w.]+:? (.+)$"
-)
+# the parts' logging format: date, time, level, module, message; not the lines of libraries
+_LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ [A-Z]+ (?!kafka|apache_beam|pyflink)[\w.]+:? (.+)$")
 _TAIL_BYTES = 16_384
 _LONGEST = 120
 # an idle JVM's own threads use less between two checks

@@ -164,7 +164,7 @@ def test_the_job_refuses_what_the_decoder_refuses_and_reads_what_it_reads(
             writer.send(cluster.topic(topic), end, partition=partition, timestamp_ms=T)
     writer.flush()
     with JobProcess(cluster) as job:
-        sums = job.settled(60)
+        sums = job.settled(180)
     writer.close()
     assert sums.balances
 

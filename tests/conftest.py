@@ -38,6 +38,8 @@ def free_settings(state: Path) -> Settings:
             "controller_port": controller,
             "heap_mb": 256,
         },
+        # a JVM that lives for seconds only loses by compiling for a long run: 15 s of CPU a start
+        flink={"heap_mb": 768, "jvm_options": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"},
         trainer={"metrics_port": trainer},
         serving={"port": server},
         writer_metrics_port=writer,

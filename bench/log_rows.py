@@ -134,6 +134,23 @@ def chunks(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
+def whole_moments(ts: Times, start: int, stop: int, size: int) -> Iterator[slice]:
+    """Parts of rows ``start`` to ``stop``, each of ``size`` rows or a few more.
+
+    None splits rows of one time: a model that learnt a part of a request before it predicts the
+    rest would know what it cannot know.
+
+    >>> list(whole_moments(np.array([1, 2, 2, 2, 3]), 0, 5, 2))
+    [slice(0, 4, None), slice(4, 5, None)]
+    """
+    while start < stop:
+        end = min(start + size, stop)
+        while end < stop and ts[end] == ts[end - 1]:
+            end += 1
+        yield slice(start, end)
+        start = end
+
+
 def part_of(columns: ModelColumns, part: slice) -> Columns:
     """Some rows of columns."""
     return {name: values[part] for name, values in columns.items()}

@@ -14,8 +14,20 @@ from bench.predict_then_learn import MODES, OVERALL, SLICES, Protocol, measured,
 from bench.refresh import Refresh
 from bench.results import Key, Options, Row
 from bench.session import Report, Session, Unit
+from bench.stack.all_logs import STACKED
+from bench.stack.stacked_stream import STACKED_MODES, StackedProtocol, StackedStream
 from bench.summary import mean_of, spread_of
 from settings.errors import ConfigurationError
+
+_FIGURES = {
+    "auc": "AUC",
+    "logloss": "log loss",
+    "gauc": "GAUC",
+    "calibration": "calibration",
+    "list_auc": "in lists: AUC",
+    "mrr": "MRR",
+    "ndcg10": "NDCG@10",
+}
 
 
 def bench_online(
@@ -32,7 +44,7 @@ def bench_online(
 
     Args:
         options: log and files.
-        models: names of :data:`bench.bench_models.MODELS`.
+        models: names of :data:`bench.bench_models.MODELS`, and ``stacked``, the default model.
         warm_ups: shares of the log that are learnt first.
         batch: rows predicted, then learnt, at a time.
         refreshes: see :meth:`Refresh.parse`.
@@ -41,7 +53,11 @@ def bench_online(
     """
     refreshes = list(dict.fromkeys(refreshes))
     policies = tuple(Refresh.parse(text) for text in refreshes)
-    contenders = {name: contender(name) for name in models}
+    contenders = {name: contender(name) for name in models if name != STACKED}
+    if refreshes and STACKED in models:
+        raise ConfigurationError(
+            f"--refresh is not for the model {STACKED}: name others by --model, such as inttower"
+        )
     if refit_every is not None and not any(one.state for one in contenders.values()):
         raise ConfigurationError(
             "--refit belongs to the user state, and no --model has one: use for instance"
@@ -50,7 +66,21 @@ def bench_online(
     session = Session("online", options)
     data = LogRows(*session.open())
 
+    def stacked(warm_up: float, seed: int) -> Unit:
+        def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+            stream = StackedStream(data, StackedProtocol(warm_up), seed, say)
+            yield from measured(stream.run(), data)
+
+        return Unit(
+            title=f"{_title(STACKED)}, warm-up {warm_up:.0%}, seed {seed}",
+            key={"model": STACKED, "warm_up": warm_up, "seed": seed},
+            count=SLICES * len(STACKED_MODES),
+            measure=measure,
+        )
+
     def unit(name: str, warm_up: float, seed: int) -> Unit:
+        if name == STACKED:
+            return stacked(warm_up, seed)
         protocol = Protocol(warm_up, batch, policies, refit_every=refit_every)
 
         def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
@@ -84,6 +114,10 @@ def bench_online(
     return rows
 
 
+def _title(name: str) -> str:
+    return "default" if name == STACKED else contender(name).title
+
+
 def _series(rows: Sequence[Row]) -> dict[tuple[float, str, str], list[Row]]:
     """The seeds of each (warm-up, model, mode), over one slice."""
     series: dict[tuple[float, str, str], list[Row]] = {}
@@ -99,15 +133,15 @@ def _part(rows: Sequence[Row], wanted: Mapping[str, str]) -> list[Row]:
 
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(title="predict, then learn")
-    for column in ("warm-up", "model", "mode", "rows", "AUC", "log loss", "GAUC", "calibration"):
+    for column in ("warm-up", "model", "mode", "rows", *_FIGURES.values()):
         table.add_column(column)
     for (warm_up, model, mode), seeds in _series(_part(rows, OVERALL)).items():
         table.add_row(
             f"{warm_up:.0%}",
-            contender(model).title,
+            _title(model),
             mode,
             str(seeds[0].figures["rows"]),
-            *(spread_of(seeds, name) for name in ("auc", "logloss", "gauc", "calibration")),
+            *(spread_of(seeds, name) for name in _FIGURES),
         )
     return table
 
@@ -126,7 +160,7 @@ def _figure(rows: Sequence[Row]) -> Figure:
                     mean_of(_part(seeds, {"group": group}), "auc", missing=float("nan"))
                     for group in groups
                 ]
-                panel.plot(groups, means, marker=".", label=f"{contender(model).title}, {mode}")
+                panel.plot(groups, means, marker=".", label=f"{_title(model)}, {mode}")
             panel.set(xlabel=f"{by} of the stream" if by == "tenth" else by)
             panel.grid(alpha=0.3)
         left.set(ylabel="AUC", title=f"behind a warm-up of {warm_up:.0%}")

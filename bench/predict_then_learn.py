@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.log_rows import CHUNK, LogRows, Rows, Times, chunks, part_of, warm_up_end
+from bench.log_rows import CHUNK, LogRows, Rows, Times, part_of, warm_up_end, whole_moments
 from bench.refresh import Refresh, ServedWeights
+from bench.stack.list_figures import list_figures, requests_of
 from bench.user_state_features import UserStateFeatures
 from inttower.core.batch import FloatArray
 from inttower.core.contract import Model
@@ -47,7 +48,7 @@ class Protocol:
 
     Args:
         warm_up: share of the rows that the warm-up learns.
-        batch: rows predicted, then learnt, at a time.
+        batch: rows predicted, then learnt, at a time; more where a moment has more.
         refreshes: how served weights are renewed, in addition to never and at each batch.
         frozen_features: also predict with features as of the end of the warm-up.
         known_at: the time as of which features of rows are read (default: their own time).
@@ -120,15 +121,15 @@ def run(
         for refresh in protocol.refreshes
     ]
     still = beside.copy()
-    for part in chunks(len(stream), CHUNK):
-        say("stream", part.start / len(stream))
-        rows = stream[part]
+    for part in whole_moments(data.ts, end, len(data), CHUNK):
+        say("stream", (part.start - end) / len(stream))
+        rows = np.arange(part.start, part.stop)
         columns = data.columns(rows, known_at(rows))
         if protocol.frozen_features:
             cut = np.full(len(rows), then)
             frozen_columns = still.joined(data.columns(rows, cut, cut), cut)
             logits["frozen"].append(frozen.predict(frozen.encode(frozen_columns, admit=False)))
-        for inner in chunks(len(rows), protocol.batch):
+        for inner in whole_moments(data.ts[rows], 0, len(rows), protocol.batch):
             ours = rows[inner]
             some = beside.streamed(part_of(columns, inner), data.ts[ours], labels[ours])
             for one in served:
@@ -155,6 +156,7 @@ def measured(outcome: Outcome, data: LogRows) -> Iterator[tuple[dict[str, str], 
     users = data.log.impressions.users[rows]
     labels = data.log.labels[rows]
     before = data.shown_before(rows)
+    requests = requests_of(data.ts[rows], users)
     groups = {(OVERALL["by"], OVERALL["group"]): np.ones(len(rows), np.bool_)}
     tenth = np.arange(len(rows)) * _TENTHS // len(rows)
     groups |= {("tenth", str(k + 1)): tenth == k for k in range(_TENTHS)}
@@ -164,4 +166,7 @@ def measured(outcome: Outcome, data: LogRows) -> Iterator[tuple[dict[str, str], 
     for mode, logits in outcome.logits.items():
         for (by, group), kept in groups.items():
             key = {"mode": mode, "by": by, "group": group}
-            yield key, figures(logits[kept], labels[kept], users[kept]).to_json()
+            found = figures(logits[kept], labels[kept], users[kept]).to_json()
+            if by == OVERALL["by"]:
+                found |= list_figures(logits, labels, requests)
+            yield key, found

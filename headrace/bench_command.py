@@ -140,7 +140,7 @@ def online(
     models: ModelNames = None,
     warm_ups: Annotated[
         list[float] | None,
-        typer.Option("--warm-up", min=0.01, max=0.99, help="may be repeated; default .5 and .8"),
+        typer.Option("--warm-up", min=0.01, max=0.99, help="may be repeated; default .8"),
     ] = None,
     batch: BatchRows = 64,
     refreshes: Refreshes = None,
@@ -150,7 +150,7 @@ def online(
     ] = None,
     seeds: Seeds = 1,
 ) -> None:
-    """Predict, then learn: frozen, frozen weights, refreshed weights, online.
+    """Predict, then learn: the default model and its parts, or others: frozen, refreshed, online.
 
     Example: [bold]headrace bench online --log ml-1m --path ~/ml-1m --warm-up .8 --seeds 3[/bold]
     """
@@ -158,13 +158,48 @@ def online(
 
     bench_online(
         options,
-        models=models or ["lr", "inttower"],
-        warm_ups=warm_ups or [0.5, 0.8],
+        models=models or ["stacked"],
+        warm_ups=warm_ups or [0.8],
         batch=batch,
         refreshes=refreshes or [],
         seeds=seeds,
         refit_every=refit,
     )
+
+
+@bench_command(log=False)
+def all(
+    options: Options,
+    logs: Annotated[
+        Path, typer.Option(help="folder of logs: TOMLs, and folders of shipped logs by name")
+    ],
+    rivals: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="run beside the default; default: dcn, deepfm"),
+    ] = None,
+    warm_up: WarmUp = 0.8,
+) -> None:
+    """Every log: the default model, its parts, what is simple, and other models, in one table.
+
+    Example: [bold]headrace bench all --logs ~/logs[/bold]
+    """
+    from bench.stack.all_logs import RIVALS, bench_all
+
+    bench_all(options, logs=logs, rivals=rivals or RIVALS, warm_up=warm_up)
+
+
+@bench_command()
+def windows(
+    options: Options,
+    windows: Annotated[int, typer.Option("--windows", min=2, help="parts of equal time")] = 5,
+) -> None:
+    """Learn all windows before, predict the next: weights that stand still, and online.
+
+    Example: [bold]headrace bench windows --log ml-1m --path ~/ml-1m[/bold]
+    """
+    from bench.stack.windows import bench_windows
+
+    bench_windows(options, windows=windows)
 
 
 @bench_command()

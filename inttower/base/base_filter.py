@@ -23,7 +23,7 @@ import numpy.typing as npt
 from inttower.base.counter_inputs import CounterInputs, Events, part_of_state
 from inttower.base.early_rows import UNKNOWN, EarlyRows
 from inttower.base.input_kernels import ACTION_EVENT, SHOWN_EVENT
-from inttower.base.input_plan import InputPlan
+from inttower.base.input_plan import RATES_ALONE, InputPlan
 from inttower.base.logistic_filter import FilterAverage
 from inttower.core.batch import FloatArray, IntArray
 from inttower.core.contract import Columns, Labels, State
@@ -221,6 +221,10 @@ class BaseFilter:
     def logits(self, numbers: IntArray) -> FloatArray:
         """Logits [n] of open rows with the weights of now."""
         return self.filters.logits(self.rows(numbers))
+
+    def rates(self, numbers: IntArray) -> FloatArray:
+        """Logits [n] of the filter over counters of item and user alone: what is to be beaten."""
+        return self.filters.logits_of(RATES_ALONE, self.rows(numbers))
 
     def learn(self, numbers: IntArray, labels: Labels, weights: FloatArray | None = None) -> None:
         """Learn open rows, in the order of their impressions.

@@ -54,6 +54,8 @@ _STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 500.0)
 _DEFAULT_STRENGTH = 20.0
 _QUANTILES = (0.5, 0.9)
 _RIDGES = (10.0, 100.0)
+# among the filters, the one of item and user
+RATES_ALONE = 1
 _DECAYED = range(HALF_LIVES)
 
 _ALL_FACTS = tuple(LIFT_D + k for k in _DECAYED)

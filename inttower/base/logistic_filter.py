@@ -77,6 +77,10 @@ class FilterAverage:
         """Logits [n] of rows [n, k]."""
         return np.asarray(x @ self.weights)
 
+    def logits_of(self, number: int, x: Floats) -> Floats:
+        """Logits [n] of one of the filters."""
+        return np.asarray(x[:, self.filters[number].columns] @ self._w[number])
+
     def learn(self, x: Floats, labels: Floats, weights: Floats, moments: Ints) -> Floats:
         """Learn rows, a moment at a time; the average's logits [n] before each moment.
 

@@ -9,7 +9,9 @@ The repository lies in ``STATE/feast``. Its ``feature_store.yaml`` is for Feast'
 
     feast -c .headrace/feast feature-views list
 
-Feast takes seconds to import: only a call that needs it does so, never the import of this module.
+Feast takes seconds and 600 MB to import, so it is loaded to apply the repository and to tear it
+down, and by nothing else; rows are read and written by :mod:`features.online_table`.
+``python -m features.feast_repo SETTINGS`` applies it.
 """
 
 from __future__ import annotations
@@ -17,30 +19,28 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from redis.exceptions import RedisError
+from typing import Any
 
 from features.declaration import ENTITIES, Declaration, Entity
-from settings.errors import StorageError
+from features.logs.registry import declaration as declaration_of
+from settings.errors import HeadraceError, StorageError
 from settings.settings import Settings
-
-if TYPE_CHECKING:
-    from feast import FeatureView, RepoConfig
-    from feast.infra.provider import Provider
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 
 log = logging.getLogger(__name__)
 
 PROJECT = "headrace"
 ROW = "row"
 _FILE = "feature_store.yaml"
-_APPLIED = "applied.json"
+APPLIED = "applied.json"
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def view_name(entity: Entity) -> str:
@@ -79,134 +79,86 @@ def configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
-class Repository:
-    """An applied repository, ready to read and write packed rows.
+def ensure_applied(settings: Settings, declaration: Declaration) -> None:
+    """Have Feast apply the repository, unless it has: in a process of its own, which then ends.
 
-    Args:
-        settings: which online store, and where the state folder is.
-        declaration: what the views hold.
+    Raises:
+        StorageError: it failed; the text is Feast's.
+    """
+    if _is_applied(settings, declaration):
+        return
+    path = folder(settings)
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(suffix=".json", dir=path) as file:
+        settings.write(Path(file.name))
+        command = [sys.executable, "-m", "features.feast_repo", file.name]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no word"]
+        raise StorageError(f"the feature repository {path} could not be applied: {said[-1]}")
+
+
+def apply_repository(settings: Settings, declaration: Declaration) -> None:
+    """Apply the repository in this process, unless it is. It loads Feast.
 
     Raises:
         StorageError: the online store cannot be opened or used.
     """
+    asked = os.environ.get(_MULTIPROCESS)
+    from feast import FeatureStore  # noqa: PLC0415 - takes seconds
 
-    def __init__(self, settings: Settings, declaration: Declaration) -> None:
-        from feast import FeatureStore  # noqa: PLC0415 - takes seconds
-        from feast.infra.provider import get_provider  # noqa: PLC0415
-
-        path = folder(settings)
-        path.mkdir(parents=True, exist_ok=True)
-        objects, self._views = _definitions(declaration)
-        wanted = json.dumps(
-            {"config": configuration(settings), "rows": _contents(declaration)}, indent=1
-        )
-        # writer and server start at the same time: one of them applies
-        with (path / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            applied = path / _APPLIED
-            if not applied.exists() or applied.read_text() != wanted:
-                (path / _FILE).write_text(json.dumps(configuration(settings), indent=1) + "\n")
-                if settings.feast.online_store == "sqlite":
-                    _write_ahead(path / "online.db")
-                with _explained(settings):
-                    FeatureStore(repo_path=str(path)).apply(objects)
-                applied.write_text(wanted)
-                log.info("feature repository applied in %s", path)
-            self._config = FeatureStore(repo_path=str(path)).config
-        self._settings = settings
-        self._provider = get_provider(self._config)
-
-    def teardown(self) -> None:
-        """Delete all rows and the repository's own record; the folder may then be removed.
-
-        Raises:
-            StorageError: the store does not answer.
-        """
-        from feast import FeatureStore  # noqa: PLC0415 - takes seconds
-
-        with _explained(self._settings):
-            FeatureStore(repo_path=str(folder(self._settings))).teardown()
-        (folder(self._settings) / _APPLIED).unlink()
-
-    def table(self, entity: Entity) -> OnlineTable:
-        """The rows of one view."""
-        return OnlineTable(
-            self._settings, self._config, self._provider, self._views[entity], entity
-        )
+    if asked is None:
+        # Feast's import asks for Prometheus' mode for several processes, which cannot remove labels
+        os.environ.pop(_MULTIPROCESS, None)
+    path = folder(settings)
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_applied(settings, declaration):
+            return
+        (path / _FILE).write_text(json.dumps(configuration(settings), indent=1) + "\n")
+        if settings.feast.online_store == "sqlite":
+            _write_ahead(path / "online.db")
+        with _explained(settings):
+            FeatureStore(repo_path=str(path)).apply(_definitions(declaration))
+        (path / APPLIED).write_text(_wanted(settings, declaration))
+        log.info("feature repository applied in %s", path)
 
 
-class OnlineTable:
-    """Packed rows of users or of items in the online store, by id."""
+def teardown(settings: Settings) -> None:
+    """Delete all rows and the repository's own record; the folder may then be removed.
 
-    def __init__(
-        self,
-        settings: Settings,
-        config: RepoConfig,
-        provider: Provider,
-        view: FeatureView,
-        entity: Entity,
-    ) -> None:
-        from feast.protos.feast.types.EntityKey_pb2 import EntityKey  # noqa: PLC0415
-        from feast.protos.feast.types.Value_pb2 import Value  # noqa: PLC0415
+    Raises:
+        StorageError: the store does not answer.
+    """
+    from feast import FeatureStore  # noqa: PLC0415 - takes seconds
 
-        self._settings = settings
-        self._config = config
-        self._provider = provider
-        self._view = view
-        self._join_key = f"{entity}_id"
-        self._entity_key = EntityKey
-        self._value = Value
+    with _explained(settings):
+        FeatureStore(repo_path=str(folder(settings))).teardown()
+    (folder(settings) / APPLIED).unlink()
 
-    def read(self, ids: Sequence[str]) -> list[bytes | None]:
-        """The packed row of each id; None where there is none.
 
-        Raises:
-            StorageError: the store does not answer.
-        """
-        keys = [self._key(id_) for id_ in ids]
-        with _explained(self._settings):
-            # Redis appends to the list of features that it is given: a fresh one each time
-            found = self._provider.online_read(self._config, self._view, keys, [ROW])
-        # SQLite tells of a missing key by None, Redis by an empty value
-        return [values[ROW].bytes_val or None if values else None for _, values in found]
+def _wanted(settings: Settings, declaration: Declaration) -> str:
+    """What the file says that records an application of this repository."""
+    return json.dumps({"config": configuration(settings), "rows": _contents(declaration)}, indent=1)
 
-    def write(self, rows: Iterable[tuple[str, int, bytes]]) -> None:
-        """Put (id, event time in ms, packed row), replacing what is there; one transaction.
 
-        Raises:
-            StorageError: the store does not answer, or another process writes to it.
-        """
-        value = self._value
-        data = [
-            (
-                self._key(id_),
-                {ROW: value(bytes_val=packed)},
-                datetime.fromtimestamp(ts / 1000, tz=UTC),
-                None,
-            )
-            for id_, ts, packed in rows
-        ]
-        with _explained(self._settings):
-            self._provider.online_write_batch(self._config, self._view, data, None)
-
-    def _key(self, id_: str) -> EntityKey:
-        return self._entity_key(
-            join_keys=[self._join_key], entity_values=[self._value(string_val=id_)]
-        )
+def _is_applied(settings: Settings, declaration: Declaration) -> bool:
+    applied = folder(settings) / APPLIED
+    return applied.exists() and applied.read_text() == _wanted(settings, declaration)
 
 
 def _contents(declaration: Declaration) -> dict[Entity, list[str]]:
     return {e: [f.name for f in declaration.of_entity(e)] for e in ENTITIES}
 
 
-def _definitions(declaration: Declaration) -> tuple[list[Any], dict[Entity, FeatureView]]:
-    """Everything to apply, and the views by entity."""
+def _definitions(declaration: Declaration) -> list[Any]:
+    """Everything to apply."""
     from feast import Entity as FeastEntity  # noqa: PLC0415 - takes seconds
     from feast import FeatureView, Field, FileSource, PushSource, ValueType  # noqa: PLC0415
     from feast.types import Bytes, String  # noqa: PLC0415
 
     objects: list[Any] = []
-    views: dict[Entity, FeatureView] = {}
     for entity, names in _contents(declaration).items():
         key = FeastEntity(name=entity, join_keys=[f"{entity}_id"], value_type=ValueType.STRING)
         source = PushSource(
@@ -216,7 +168,7 @@ def _definitions(declaration: Declaration) -> tuple[list[Any], dict[Entity, Feat
                 path=f"{view_name(entity)}.parquet", timestamp_field="event_timestamp"
             ),
         )
-        views[entity] = FeatureView(
+        view = FeatureView(
             name=view_name(entity),
             entities=[key],
             ttl=None,
@@ -225,8 +177,8 @@ def _definitions(declaration: Declaration) -> tuple[list[Any], dict[Entity, Feat
             online=True,
             tags={"log": declaration.name, "row": " ".join(("ts", *names))},
         )
-        objects += [key, source, views[entity]]
-    return objects, views
+        objects += [key, source, view]
+    return objects
 
 
 def _write_ahead(path: Path) -> None:
@@ -240,6 +192,8 @@ def _write_ahead(path: Path) -> None:
 
 @contextmanager
 def _explained(settings: Settings) -> Iterator[None]:
+    from redis.exceptions import RedisError  # noqa: PLC0415 - only with Feast
+
     try:
         yield
     except sqlite3.Error as error:
@@ -252,3 +206,11 @@ def _explained(settings: Settings) -> Iterator[None]:
             f"the feature store on Redis at {settings.feast.redis} failed: {error}. Is Redis"
             " running, and is feast.redis right (HEADRACE_FEAST__REDIS)?"
         ) from error
+
+
+if __name__ == "__main__":
+    try:
+        given = Settings.read(Path(sys.argv[1]))
+        apply_repository(given, declaration_of(given.log.name))
+    except HeadraceError as failure:
+        sys.exit(str(failure))

@@ -27,8 +27,9 @@ import msgspec
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from features.declaration import ENTITIES, Declaration, Entity
-from features.feast_repo import OnlineTable, Repository
+from features.feast_repo import ensure_applied
 from features.logs.registry import declaration
+from features.online_table import LATEST_MS, OnlineTable, online_table
 from settings.errors import BrokerError, HeadraceError, StorageError
 from settings.settings import Settings
 from streaming.kafka.client import admin, begin_offsets, consumer, wait_for_broker
@@ -145,6 +146,10 @@ class View:
                 _REFUSED.labels(self._entity).inc()
                 log.warning("a record of %s is no feature row: %s", _TOPICS[self._entity], error)
                 continue
+            if not 0 <= stamp.ts <= LATEST_MS:
+                _REFUSED.labels(self._entity).inc()
+                log.warning("a record of %s has ts %d: no time", _TOPICS[self._entity], stamp.ts)
+                continue
             rows.append((stamp.id, stamp.ts, value))
         self._recall([id_ for id_, _, _ in rows])
         # rows of one time are equal or later in the topic: the later one stays
@@ -174,12 +179,11 @@ class FeatureWriter:
 
     def __init__(self, settings: Settings, log_declaration: Declaration) -> None:
         self._stopping = threading.Event()
-        repository = Repository(settings, log_declaration)
         rows = settings.feast.batch_rows
-        self._views = {e: View(repository.table(e), e, rows) for e in ENTITIES}
+        self._views = {e: View(online_table(settings, e), e, rows) for e in ENTITIES}
         self._entities: dict[str, Entity] = {settings.topic(t): e for e, t in _TOPICS.items()}
         self._identities: dict[Entity, str] = {}
-        start: dict[tuple[str, int], int] = {}
+        first: dict[str, dict[int, int]] = {}
         with admin(settings) as client:
             for topic, entity in self._entities.items():
                 begin = begin_offsets(client, topic)
@@ -188,10 +192,13 @@ class FeatureWriter:
                         f"topic {topic} does not exist on {settings.kafka.bootstrap}: create the"
                         " topics with `headrace up`"
                     )
-                identity = str(client.describe_topics([topic])[0]["topic_id"])
-                self._identities[entity] = identity
-                known = self._views[entity].position(identity)
-                start |= {(topic, p): known.get(p, offset) for p, offset in begin.items()}
+                self._identities[entity] = str(client.describe_topics([topic])[0]["topic_id"])
+                first[topic] = begin
+        ensure_applied(settings, log_declaration)
+        start: dict[tuple[str, int], int] = {}
+        for topic, entity in self._entities.items():
+            known = self._views[entity].position(self._identities[entity])
+            start |= {(topic, p): known.get(p, offset) for p, offset in first[topic].items()}
         self._consumer = consumer(settings, start, max_poll_records=_ROUND_RECORDS)
         log.info("writing from %s", {f"{t}/{p}": offset for (t, p), offset in start.items()})
 

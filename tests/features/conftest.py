@@ -15,7 +15,7 @@ import pytest
 import redis as redis_client
 
 from features.declaration import Entity
-from features.feast_repo import Repository
+from features.feast_repo import apply_repository, teardown
 from features.logs.movielens_features import MOVIELENS
 from settings.settings import Settings
 
@@ -78,5 +78,6 @@ def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[S
     if kind == "redis":
         port: int = request.getfixturevalue("redis_port")
         settings = settings.with_changes(feast={"redis": f"localhost:{port}"})
+    apply_repository(settings, MOVIELENS)
     yield settings
-    Repository(settings, MOVIELENS).teardown()
+    teardown(settings)

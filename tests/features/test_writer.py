@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from features.catalogue import Catalogue, CatalogueReader
+from features.feast_repo import apply_repository, folder
 from features.feature_writer import FeatureWriter
 from features.logs.movielens_features import MOVIELENS
 from features.samples import FeatureRow
@@ -33,6 +35,7 @@ Row = Callable[..., bytes]
 
 @contextmanager
 def _running(settings: Settings) -> Iterator[FeatureWriter]:
+    apply_repository(settings, MOVIELENS)
     writer = FeatureWriter(settings, MOVIELENS)
     thread = threading.Thread(target=writer.run)
     thread.start()
@@ -133,6 +136,13 @@ def test_the_process_serves_metrics_and_ends_on_sigterm(cluster: Settings, row: 
     assert "features/feature_writer.py" not in errors, errors
     assert errors.rstrip().endswith("stopped")
     assert 'headrace_writer_records_total{entity="user"} 3.0' in metrics
+    # Feast applied the repository in a process of its own, and would have cost this one 600 MB
+    memory = re.search(r"^process_resident_memory_bytes (\S+)", metrics, re.MULTILINE)
+    assert memory is not None
+    assert float(memory[1]) < 350e6
+    with sqlite3.connect(folder(cluster) / "online.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
 
 
 def _newest(settings: Settings) -> float | None:

@@ -1,20 +1,24 @@
 """The model store: a folder a channel, a folder a version, a pointer to the current version.
 
     STORE/champion/000012/manifest.json ...    a version: a folder that never changes
-    STORE/champion/CURRENT                     the pointer, replaced as a whole
+    STORE/champion/CURRENT                     the newest version that was published
+    STORE/champion/HELD                        the version that a rollback holds, if any
+    STORE/champion/000012.refused.json         why no server may serve this version
 
 The store is a local folder or any location that fsspec reaches. A writer that is killed at any
 moment never shows half a version: **a version is a folder with a manifest in it**, the manifest is
-written last, and the pointer moves after that.
+written last, and the pointer moves after that. Each of the small files is replaced as a whole and
+has one kind of writer: the trainer publishes, a person rolls back, servers refuse. So a rollback
+that happens while a version is being published is not overwritten by it.
 
 - Local folder: the files are written to a draft folder next to the versions and synced to disk,
-  then
-  the folder is renamed. The pointer is written to a temporary file, synced, and renamed.
+  then the folder is renamed. A small file is written to a temporary file, synced, and renamed.
 - Object store, which cannot rename a folder: the files are uploaded, the manifest last, then the
   pointer; each upload is atomic.
 
 Leftovers of a killed writer (drafts, folders without manifest) are never listed;
-:meth:`ModelStore.prune` removes them. A channel has one writer at a time and any number of readers.
+:meth:`ModelStore.prune` removes them. A channel has one publisher at a time and any number of
+readers.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,50 +39,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from inttower.core.durable_files import rename_synced, sync, write_atomic
 from inttower.errors import StoreError
+from inttower.publish.pointer import MOVES_KEPT, Move, Place, Pointer, Refusal
 
 MANIFEST = "manifest.json"
 POINTER = "CURRENT"
-
-# The pointer file holds its own history, so that both change in one write. At a version a minute
-# this is two hours.
-_MOVES_KEPT = 120
+HELD = "HELD"
+_REFUSED = ".refused.json"
+_DRAFT = ".draft-"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One move of a channel's pointer, at a wall time in milliseconds since the epoch."""
-
-    version: str
-    why: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pointer:
-    """Which version is current, whether a rollback holds it there, and its past moves."""
-
-    version: str
-    held: bool = False
-    moves: tuple[Move, ...] = field(default=())
-
-    def to_bytes(self) -> bytes:
-        """The content of the pointer file."""
-        return json.dumps(asdict(self), indent=1).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes, where: str) -> Pointer:
-        """The inverse of :meth:`to_bytes`; ``where`` is for the error."""
-        try:
-            fields = json.loads(data)
-            moves = tuple(Move(**move) for move in fields.pop("moves"))
-            return cls(**fields, moves=moves)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StoreError(
-                f"the pointer {where} cannot be read ({error}): remove it and name a version with"
-                " rollback(channel, to=...)"
-            ) from None
 
 
 class ModelStore:
@@ -109,7 +78,7 @@ class ModelStore:
         self._open_drafts: set[str] = set()
 
     def url(self, channel: str, version: str) -> str:
-        """The URL of a version's folder, for :func:`inttower.publish.bundle.read_bundle`."""
+        """The URL of a version's folder, for whoever reads bundles."""
         return cast(str, self._fs.unstrip_protocol(self._folder(channel, version)))
 
     def channels(self) -> list[str]:
@@ -121,7 +90,7 @@ class ModelStore:
         )
 
     def versions(self, channel: str) -> list[str]:
-        """Complete versions, sorted by name; names should sort in the order of creation."""
+        """Complete versions, sorted by name: give names that sort in the order of their making."""
         folder = self._channel(channel)
         return sorted(
             name
@@ -135,15 +104,52 @@ class ModelStore:
         return pointer.version if pointer else None
 
     def pointer(self, channel: str) -> Pointer | None:
-        """The whole pointer, with its past moves."""
-        path = self._pointer_path(channel)
+        """Which version is current: the one that a rollback holds, else the newest published."""
+        newest, held = self._place(channel, POINTER), self._place(channel, HELD)
+        version = (held and held.version) or (newest and newest.version)
+        if not version:
+            return None
+        moves = [*(newest.moves if newest else ()), *(held.moves if held else ())]
+        return Pointer(
+            version,
+            held is not None and held.version is not None,
+            tuple(sorted(moves, key=lambda move: move.at_ms)),
+        )
+
+    def served(self, channel: str) -> str | None:
+        """The version that servers should have: held, or the newest that none has refused."""
+        pointer = self.pointer(channel)
+        if pointer is None or pointer.held:
+            return pointer.version if pointer else None
+        for version in reversed(self.versions(channel)):
+            if version <= pointer.version and self.refusal(channel, version) is None:
+                return version
+        return None
+
+    def refuse(self, channel: str, version: str, reason: str, detail: str) -> None:
+        """Keep that a version may not serve, for every server and after every restart.
+
+        A rollback to it overrides this. It is forgotten with the version.
+        """
+        refusal = Refusal(version, reason, detail, time.time_ns() // 1_000_000)
+        path = self._folder(channel, version) + _REFUSED
+        self._write_small(path, json.dumps(asdict(refusal), indent=1).encode())
+
+    def refusal(self, channel: str, version: str) -> Refusal | None:
+        """Why a version may not serve; None: nobody has refused it."""
+        path = self._folder(channel, version) + _REFUSED
         try:
-            return Pointer.from_bytes(self._fs.cat_file(path), path)
+            return Refusal(**json.loads(self._fs.cat_file(path)))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"{path} cannot be read ({error}): remove it, and servers will judge the version"
+                " again"
+            ) from None
 
     def manifest(self, channel: str, version: str) -> dict[str, Any]:
-        """The manifest of a version, as it is stored."""
+        """The manifest of a version, as it lies there."""
         path = f"{self._folder(channel, version)}/{MANIFEST}"
         try:
             return cast(dict[str, Any], json.loads(self._fs.cat_file(path)))
@@ -157,12 +163,12 @@ class ModelStore:
 
     @contextmanager
     def draft(self, channel: str) -> Iterator[Path]:
-        """A local folder to write a new version into; removed afterwards unless published."""
+        """A local folder to write a new version into; gone afterwards unless published."""
         parent = None
         if self._local:
             parent = self._channel(channel)
             Path(parent).mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".draft-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=parent))
         self._open_drafts.add(folder.name)
         try:
             yield folder
@@ -173,16 +179,16 @@ class ModelStore:
     def publish(self, channel: str, version: str, folder: Path) -> bool:
         """Make a version of the files in ``folder`` and point the channel at it.
 
-        Publishing the same manifest under the same name again finishes the work of a killed writer.
-        A local store moves a folder of :meth:`draft` in; any other folder is copied.
+        Publishing the same manifest under the same name again finishes what a killed writer
+        began. A local store takes a folder of :meth:`draft` away; any other folder is copied.
 
         Args:
-            channel: created if it is new.
+            channel: made when new.
             version: not used before in this channel.
             folder: holds the files, one of them the manifest.
 
         Returns:
-            Whether the version is current now: False while a rollback holds the pointer.
+            Whether the version is current now: not while a rollback holds another.
 
         Raises:
             StoreError: no manifest, or a version of that name with another manifest.
@@ -202,16 +208,14 @@ class ModelStore:
                 f"version {version!r} of channel {channel!r} exists and differs; a version never"
                 " changes: take a new name"
             )
-        before = self.pointer(channel)
-        if before and before.held:
-            return False
-        self._point(channel, version, "publish", held=False)
-        return True
+        self._put(channel, POINTER, version, Move(version, "publish", time.time_ns() // 1_000_000))
+        held = self._place(channel, HELD)
+        return held is None or held.version is None
 
     def rollback(self, channel: str, to: str | None = None) -> str:
-        """Point the channel at an earlier version and hold it there until :meth:`release`.
+        """Point the channel at an earlier version and hold it there until :meth:`resume`.
 
-        Without the hold, a trainer that publishes every minute would undo the rollback at once.
+        Without the hold, a trainer that publishes every minute would undo it at once.
 
         Args:
             channel: must have a current version.
@@ -234,41 +238,48 @@ class ModelStore:
                     f" one of {', '.join(self.versions(channel))}"
                 )
         self.manifest(channel, to)
-        self._point(channel, to, f"rollback from {before}", held=True)
+        move = Move(to, f"rollback from {before}", time.time_ns() // 1_000_000)
+        self._put(channel, HELD, to, move)
         return to
 
-    def release(self, channel: str) -> str | None:
-        """End a rollback's hold and point at the newest version; the current one, or None."""
-        versions = self.versions(channel)
-        pointer = self.pointer(channel)
-        if pointer is None or not pointer.held or not versions:
-            return pointer.version if pointer else None
-        self._point(channel, versions[-1], "release", held=False)
-        return versions[-1]
+    def resume(self, channel: str) -> str | None:
+        """End a rollback's hold: the newest published version is current again; its name."""
+        newest, held = self._place(channel, POINTER), self._place(channel, HELD)
+        version = newest.version if newest else None
+        if held is not None and held.version is not None and version is not None:
+            move = Move(version, "resume", time.time_ns() // 1_000_000)
+            self._put(channel, HELD, None, move)
+        return version
 
     def prune(self, channel: str, keep: int) -> list[str]:
-        """Remove old versions and leftovers of killed writers; keep the current and its parent.
+        """Remove old versions and what killed writers left; what serves and its parent stay.
 
         Args:
             channel: only its writer may prune it.
-            keep: how many of the newest versions to keep, besides the current and its parent.
+            keep: how many of the newest versions stay, beside the newest published, the one that
+                serves (:meth:`served`), and the parent of each.
 
         Returns:
             The versions that were removed.
         """
         versions = self.versions(channel)
-        current = self.current(channel)
         stay = set(versions[max(0, len(versions) - keep) :])
-        if current is not None:
-            stay |= {current, self.manifest(channel, current).get("parent") or current}
+        newest = self._place(channel, POINTER)
+        for current in (newest.version if newest else None, self.served(channel)):
+            if current is not None:
+                stay |= {current, self.manifest(channel, current).get("parent") or current}
         gone = [version for version in versions if version not in stay]
         for version in gone:
             self._remove_version(channel, version)
         folder = self._channel(channel)
         for name in self._names(folder):
             path = f"{folder}/{name}"
-            unfinished = self._fs.isdir(path) and not self._fs.exists(f"{path}/{MANIFEST}")
-            if (unfinished or name.startswith(".")) and name not in self._open_drafts:
+            # files of other writers may be under way: a rollback, a refusal
+            left = name.startswith((_DRAFT, f".{POINTER}-"))
+            left |= self._fs.isdir(path) and not self._fs.exists(f"{path}/{MANIFEST}")
+            if name.endswith(_REFUSED) and not name.startswith("."):
+                left = name.removesuffix(_REFUSED) not in self.versions(channel)
+            if left and name not in self._open_drafts:
                 self._fs.rm(path, recursive=True)
         return gone
 
@@ -282,8 +293,8 @@ class ModelStore:
         return f"{self._channel(channel)}/{POINTER}"
 
     def _names(self, folder: str) -> list[str]:
-        """Names in a folder; none if there is no such folder."""
-        self._fs.invalidate_cache()  # a cached listing would hide other writers
+        """What lies in a folder; nothing when there is no such folder."""
+        self._fs.invalidate_cache()  # a listing that is kept would hide other writers
         try:
             found = self._fs.ls(folder, detail=False)
         except FileNotFoundError:
@@ -299,7 +310,7 @@ class ModelStore:
             return
         for path in sorted(folder.rglob("*"), reverse=True):
             sync(path)
-        if target.exists():  # no manifest, so no version: left by an upload by hand
+        if target.exists():  # without a manifest, so no version: a remnant of an upload by hand
             shutil.rmtree(target)
         folder.chmod(0o755)  # a draft is private to its writer, a version is for every reader
         rename_synced(folder, target)
@@ -311,19 +322,26 @@ class ModelStore:
             name = path.relative_to(folder).as_posix()
             self._fs.pipe_file(f"{target}/{name}", path.read_bytes())
 
-    def _point(self, channel: str, version: str, why: str, held: bool) -> None:
-        before = self.pointer(channel)
-        moves = before.moves if before else ()
-        now = Move(version, why, time.time_ns() // 1_000_000)
-        data = Pointer(version, held, (*moves, now)[-_MOVES_KEPT:]).to_bytes()
-        path = self._pointer_path(channel)
-        if not self._local:
+    def _place(self, channel: str, name: str) -> Place | None:
+        path = f"{self._channel(channel)}/{name}"
+        try:
+            return Place.from_bytes(self._fs.cat_file(path), path)
+        except FileNotFoundError:
+            return None
+
+    def _put(self, channel: str, name: str, version: str | None, move: Move) -> None:
+        before = self._place(channel, name)
+        moves = (*(before.moves if before else ()), move)[-MOVES_KEPT:]
+        self._write_small(f"{self._channel(channel)}/{name}", Place(version, moves).to_bytes())
+
+    def _write_small(self, path: str, data: bytes) -> None:
+        if self._local:
+            write_atomic(Path(path), data)
+        else:
             self._fs.pipe_file(path, data)
-            return
-        write_atomic(Path(path), data)
 
     def _remove_version(self, channel: str, version: str) -> None:
-        """Delete the manifest first, in one step: from then on it is no version."""
+        """Take away the manifest first, in one step: from then on it is no version."""
         path = self._folder(channel, version)
         self._fs.rm_file(f"{path}/{MANIFEST}")
         self._fs.invalidate_cache()
@@ -332,9 +350,9 @@ class ModelStore:
 
 
 def _checked(what: str, name: str) -> str:
-    if not _NAME.fullmatch(name) or name == POINTER:
+    if not _NAME.fullmatch(name) or name in {POINTER, HELD} or name.endswith(_REFUSED):
         raise StoreError(
             f"{name!r} cannot be the name of a {what}: use letters, digits, '.', '_' and '-',"
-            f" a letter or digit first, and not {POINTER}"
+            f" a letter or digit first, and neither {POINTER}, {HELD} nor NAME{_REFUSED}"
         )
     return name

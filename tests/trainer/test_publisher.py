@@ -137,7 +137,7 @@ def test_a_rollback_is_respected(begun: Desk) -> None:
     told = begun.updates(start)
     assert {type(one) for one in told} == {Delta}
     assert {one.base_version for one in told if isinstance(one, Delta)} == {"000003"}
-    assert begun.store.release(CHAMPION) == "000003"
+    assert begun.store.resume(CHAMPION) == "000003"
 
 
 # ---------------------------------------------------------------------- when it cannot

@@ -55,7 +55,7 @@ def test_an_empty_store_has_nothing(url: str, tmp_path: Path) -> None:
     store = ModelStore(url)
     assert store.channels() == store.versions("champion") == []
     assert store.current("champion") is None
-    assert store.release("champion") is None
+    assert store.resume("champion") is None
     assert store.prune("champion", keep=1) == []
     with pytest.raises(StoreError, match="no version to roll back from"):
         store.rollback("champion")
@@ -99,27 +99,92 @@ def test_a_folder_without_manifest_is_refused(url: str) -> None:
     assert names(store) == {"000001", "CURRENT"}
 
 
-def test_rollback_holds_until_it_is_released(url: str) -> None:
+def test_a_rollback_holds_until_it_is_resumed(url: str) -> None:
     store = ModelStore(url)
     publish(store, "000001")
     publish(store, "000002", parent="000001")
     assert store.rollback("champion") == "000001"
     assert not publish(store, "000003", parent="000002")
     assert store.current("champion") == "000001"
-    assert store.release("champion") == "000003"
+    assert store.resume("champion") == "000003"
     assert publish(store, "000004", parent="000003")
     assert store.rollback("champion", to="000002") == "000002"
     pointer = store.pointer("champion")
     assert pointer is not None
-    assert [(m.version, m.why) for m in pointer.moves] == [
-        ("000001", "publish"),
-        ("000002", "publish"),
+    assert {(m.version, m.why) for m in pointer.moves} == {
+        *((f"00000{n}", "publish") for n in range(1, 5)),
         ("000001", "rollback from 000002"),
-        ("000003", "release"),
-        ("000004", "publish"),
+        ("000003", "resume"),
         ("000002", "rollback from 000004"),
-    ]
+    }
+    assert [m.at_ms for m in pointer.moves] == sorted(m.at_ms for m in pointer.moves)
     assert pointer.held
+
+
+@pytest.mark.parametrize("step", range(1, 4))
+def test_a_rollback_while_a_version_is_published_is_not_lost(
+    url: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any read or write that the publisher does to the small files."""
+    store, other = ModelStore(url), ModelStore(url)
+    publish(store, "000001")
+    publish(store, "000002", parent="000001")
+    done = 0
+
+    def interrupted(name: str) -> None:
+        real = getattr(ModelStore, name)
+
+        def call(*args: object) -> object:
+            nonlocal done
+            done += args[0] is store
+            if done == step and args[0] is store:
+                other.rollback("champion")
+            return real(*args)
+
+        monkeypatch.setattr(ModelStore, name, call)
+
+    for name in ("_place", "_write_small"):
+        interrupted(name)
+    publish(store, "000003", parent="000002")
+    assert done == 3
+    pointer = store.pointer("champion")
+    assert pointer is not None
+    assert pointer.held
+    assert pointer.version == ("000002" if step == 3 else "000001")
+
+
+def test_a_refusal_is_kept_with_the_version(url: str) -> None:
+    store, other = ModelStore(url), ModelStore(url)
+    for n in range(1, 5):
+        publish(store, f"{n:06}", parent=f"{n - 1:06}" if n > 1 else None)
+    assert other.refusal("champion", "000004") is None
+    for version in ("000002", "000004"):
+        store.refuse("champion", version, "quality", "its AUC")
+    found = other.refusal("champion", "000004")
+    assert found is not None
+    assert (found.version, found.reason, found.detail) == ("000004", "quality", "its AUC")
+    assert (other.current("champion"), other.served("champion")) == ("000004", "000003")
+    other.rollback("champion", to="000002")  # a person may
+    assert other.served("champion") == "000002"
+    other.resume("champion")
+    assert other.served("champion") == "000003"
+    store.prune("champion", keep=1)
+    assert store.versions("champion") == ["000002", "000003", "000004"]
+    publish(store, "000005", parent="000004")
+    store.prune("champion", keep=1)
+    assert names(store) == {"000004", "000005", "000004.refused.json", "CURRENT", "HELD"}
+
+
+def test_a_store_in_which_all_is_refused_serves_nothing(url: str) -> None:
+    store = ModelStore(url)
+    assert store.served("champion") is None
+    publish(store, "000001")
+    store.refuse("champion", "000001", "quality", "")
+    assert store.served("champion") is None
+    fs, path = fsspec.core.url_to_fs(store.url("champion", "000001"))
+    fs.pipe_file(f"{path}.refused.json", b"{")
+    with pytest.raises(StoreError, match="judge the version again"):
+        store.served("champion")
 
 
 def test_rollback_to_what_is_not_there_changes_nothing(url: str) -> None:
@@ -140,8 +205,10 @@ def test_prune_keeps_the_newest_the_current_and_its_parent(url: str) -> None:
     store.rollback("champion", to="000003")
     assert store.prune("champion", keep=2) == ["000001", "000004", "000005"]
     assert store.versions("champion") == ["000002", "000003", "000006", "000007"]
-    assert store.prune("champion", keep=0) == ["000006", "000007"]
-    assert names(store) == {"000002", "000003", "CURRENT"}
+    assert store.prune("champion", keep=0) == []  # the newest published and its parent
+    store.resume("champion")
+    assert store.prune("champion", keep=0) == ["000002", "000003"]
+    assert names(store) == {"000006", "000007", "CURRENT", "HELD"}
 
 
 def test_an_open_draft_is_not_pruned(url: str) -> None:
@@ -153,7 +220,9 @@ def test_an_open_draft_is_not_pruned(url: str) -> None:
         assert store.publish("champion", "000002", folder)
 
 
-@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "CURRENT", "a b"])
+@pytest.mark.parametrize(
+    "name", ["", "..", ".hidden", "a/b", "CURRENT", "HELD", "a b", "1.refused.json"]
+)
 def test_names_that_would_leave_the_store_are_refused(url: str, name: str) -> None:
     store = ModelStore(url)
     publish(store, "000001")
@@ -167,7 +236,7 @@ def test_a_pointer_that_cannot_be_read_says_the_cure(url: str) -> None:
     store = ModelStore(url)
     publish(store, "000001")
     fs, path = fsspec.core.url_to_fs(store.url("champion", "x"))
-    for data in (b"", b"{}", b"[]", b'{"version": "000001", "moves": [{}]}'):
+    for data in (b"", b"{}", b"[]", b"3", b'{"version": "000001", "moves": [{}]}'):
         fs.pipe_file(path.rpartition("/")[0] + "/CURRENT", data)
         with pytest.raises(StoreError, match="remove it and name a version"):
             store.current("champion")

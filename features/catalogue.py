@@ -3,16 +3,22 @@
 :class:`Catalogue` holds them in plain maps; :class:`CatalogueReader` fills it from Kafka and
 follows the topics. Trainer and server each hold one.
 
-A replay produces the catalogue before the first event, so a trainer that calls
-:meth:`CatalogueReader.ensure` with the ids of each batch finds the same attributes in every run:
-an id that it has not met makes it read the topics to their end once more. Memory is one tuple per
-user and item, about 300 bytes; texts that repeat (genres, occupations) are held once.
+**Attributes that change.** The server reads the newest ones. A sample is learnt with those as of
+its time: the newest record whose own timestamp is not after it, or the id's oldest record if there
+is none. So a change counts in training from the moment at which it reached the broker, in every
+run. A trainer calls :meth:`CatalogueReader.ensure` with the ids and times of each batch: an id that
+it has not met, or a time up to which the topics have not been read, makes it read them to their
+end. A replay produces the catalogue before the first event.
+
+Memory is one tuple per user and item, about 300 bytes, and as much for each of the newest changes
+of an id; texts that repeat (genres, occupations) are held once.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
@@ -37,6 +43,10 @@ Statics = tuple[str | tuple[str, ...], ...]
 _TOPICS: dict[EntityName, str] = {"user": USERS, "item": ITEMS}
 # forgetting costs a question to the broker, never a result
 _ASKED_LIMIT = 1_000_000
+# records of one id that are kept: the samples that are learnt lie behind by minutes, not by years
+_HISTORY = 16
+# how far the clocks of broker and trainer may lie apart
+_SKEW_MS = 100
 
 _REFUSED = Counter(
     "headrace_catalogue_refused", "Records of users and items that were passed over", ["entity"]
@@ -48,6 +58,7 @@ class Catalogue:
 
     Args:
         declaration: says which fields there are; other attributes are not kept.
+        history: whether :meth:`rows` can be asked for attributes as of a time.
 
     Example:
         >>> from features.logs.movielens_features import MOVIELENS
@@ -57,23 +68,40 @@ class Catalogue:
         [(('Drama',), ''), ((), '')]
     """
 
-    def __init__(self, declaration: Declaration) -> None:
+    def __init__(self, declaration: Declaration, *, history: bool = False) -> None:
         self._fields = {e: declaration.statics_of(e) for e in _TOPICS}
         self._blank: dict[EntityName, Statics] = {
             e: tuple("" if f.kind == "sparse" else () for f in fields)
             for e, fields in self._fields.items()
         }
         self._rows: dict[EntityName, dict[str, Statics]] = {e: {} for e in _TOPICS}
+        # of ids with several records: (timestamp, attributes), the oldest first
+        self._history: dict[EntityName, dict[str, list[tuple[int, Statics]]]] | None = (
+            {e: {} for e in _TOPICS} if history else None
+        )
+        self._deleted: dict[EntityName, set[str]] = {e: set() for e in _TOPICS}
+        self._changed: dict[EntityName, set[str]] = {e: set() for e in _TOPICS}
+        self.deletions = 0
         self._decoder = msgspec.json.Decoder(Entity)
 
-    def apply(self, entity: EntityName, key: bytes, value: bytes | None) -> None:
+    def apply(self, entity: EntityName, key: bytes, value: bytes | None, at_ms: int = 0) -> None:
         """Take in one record; a value of None deletes.
+
+        Args:
+            entity: of which topic it is.
+            key: the id.
+            value: of the record.
+            at_ms: its timestamp.
 
         Raises:
             EventError: the value is not an entity, or a field has the wrong kind.
         """
         if value is None:
-            self._rows[entity].pop(key.decode(errors="replace"), None)
+            id_ = key.decode(errors="replace")
+            self._remember(entity, id_, self._blank[entity], at_ms)
+            self._rows[entity].pop(id_, None)
+            self._deleted[entity].add(id_)
+            self.deletions += 1
             return
         try:
             record = self._decoder.decode(value)
@@ -83,17 +111,59 @@ class Catalogue:
                 ' {"id": …, "attributes": {name: text or list of texts}}',
                 reason="wrong_type",
             ) from error
-        self._rows[entity][record.id] = tuple(
-            _static(field, record.attributes) for field in self._fields[entity]
-        )
+        row = tuple(_static(field, record.attributes) for field in self._fields[entity])
+        self._remember(entity, record.id, row, at_ms)
+        self._rows[entity][record.id] = row
+        if record.id in self._deleted[entity]:
+            self._deleted[entity].discard(record.id)
+            self.deletions += 1
 
-    def rows(self, entity: EntityName, ids: Iterable[str]) -> list[Statics]:
+    def _remember(self, entity: EntityName, id_: str, row: Statics, at_ms: int) -> None:
+        """Note a change, and keep what held before it."""
+        before = self._rows[entity].get(id_)
+        if before is None and id_ in self._deleted[entity]:
+            before = self._blank[entity]
+        if before is None or before == row:
+            return
+        self._changed[entity].add(id_)
+        if self._history is not None:
+            kept = self._history[entity].setdefault(id_, [(0, before)])
+            kept.append((at_ms, row))
+            del kept[:-_HISTORY]
+
+    def rows(
+        self, entity: EntityName, ids: Iterable[str], at_ms: Iterable[int] | None = None
+    ) -> list[Statics]:
         """The fields of each id, in the declaration's order: text, or tuple of texts (multi).
 
         What is not known is empty: ``""`` or ``()``.
+
+        Args:
+            entity: whose.
+            ids: of the rows.
+            at_ms: as of which time, for each row; None: the newest.
         """
         known, blank = self._rows[entity], self._blank[entity]
-        return [known.get(id_, blank) for id_ in ids]
+        history = self._history[entity] if self._history is not None else None
+        if at_ms is None or not history:
+            return [known.get(id_, blank) for id_ in ids]
+        return [
+            _as_of(history[id_], at) if id_ in history else known.get(id_, blank)
+            for id_, at in zip(ids, at_ms, strict=True)
+        ]
+
+    def knows(self, entity: EntityName, id_: str) -> bool:
+        """Whether an id has a record."""
+        return id_ in self._rows[entity]
+
+    def deleted(self, entity: EntityName) -> set[str]:
+        """Ids that were deleted and not put again; ``deletions`` counts the changes of this set."""
+        return self._deleted[entity].copy()
+
+    def take_changed(self, entity: EntityName) -> set[str]:
+        """Ids whose attributes have changed since the last call; new ids are not among them."""
+        changed, self._changed[entity] = self._changed[entity], set()
+        return changed
 
     def ids(self, entity: EntityName) -> list[str]:
         """All ids that have a record, in the order in which they came."""
@@ -105,6 +175,23 @@ class Catalogue:
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self._rows.values())
+
+
+def check_entity(declaration: Declaration, entity: EntityName, record: Entity) -> None:
+    """Whether a catalogue of this log can take a record in.
+
+    Raises:
+        EventError: a field has the wrong kind.
+    """
+    for field in declaration.statics_of(entity):
+        _static(field, record.attributes)
+
+
+def _as_of(records: list[tuple[int, Statics]], at_ms: int) -> Statics:
+    for time_ms, row in reversed(records):
+        if time_ms <= at_ms:
+            return row
+    return records[0][1]
 
 
 def _static(
@@ -147,6 +234,7 @@ class CatalogueReader:
         self._entities: dict[str, EntityName] = {settings.topic(t): e for e, t in _TOPICS.items()}
         # ids that have been looked for in vain; a record that comes later is still taken in
         self._asked: dict[EntityName, set[str]] = {"user": set(), "item": set()}
+        self._read_up_to_ms = 0
         self._admin = admin(settings)
         start: dict[tuple[str, int], int] = {}
         for topic in self._entities:
@@ -188,7 +276,7 @@ class CatalogueReader:
     def _take(self, record: ConsumerRecord) -> int:
         entity = self._entities[record.topic]
         try:
-            self.catalogue.apply(entity, record.key or b"", record.value)
+            self.catalogue.apply(entity, record.key or b"", record.value, record.timestamp)
         except EventError as error:
             _REFUSED.labels(entity).inc()
             log.warning("%s, offset %d passed over: %s", record.topic, record.offset, error)
@@ -200,6 +288,7 @@ class CatalogueReader:
         Raises:
             BrokerError: the broker does not tell where the end is.
         """
+        up_to_ms = time.time_ns() // 1_000_000 - _SKEW_MS
         try:
             ends = {
                 (topic, partition): end
@@ -208,7 +297,9 @@ class CatalogueReader:
             }
         except KafkaError as error:
             raise BrokerError(f"cannot read the catalogue's end: {error}") from error
-        return self.read_to(ends)
+        count = self.read_to(ends)
+        self._read_up_to_ms = up_to_ms
+        return count
 
     def read_to(self, offsets: Mapping[tuple[str, int], int]) -> int:
         """Take in the records before these offsets (a checkpoint's :attr:`offsets`).
@@ -218,10 +309,19 @@ class CatalogueReader:
         """
         return sum(map(self._take, read_until(self._consumer, offsets)))
 
-    def ensure(self, entity: EntityName, ids: Sequence[str]) -> None:
-        """Read to the end if an id is met for the first time and is not in the catalogue."""
+    def ensure(self, entity: EntityName, ids: Sequence[str], at_ms: int = 0) -> None:
+        """Read to the end if that may tell more of these ids.
+
+        That is if one is met for the first time and is not in the catalogue, or if the topics have
+        not been read up to the time as of which attributes are wanted.
+
+        Args:
+            entity: whose ids.
+            ids: of a batch.
+            at_ms: the latest time of the batch, ms; 0: it does not matter.
+        """
         new = self.catalogue.unknown(entity, ids) - self._asked[entity]
-        if new:
+        if new or at_ms > self._read_up_to_ms:
             self.read_to_end()
             missing = self._asked[entity] | self.catalogue.unknown(entity, new)
             self._asked[entity] = missing if len(missing) < _ASKED_LIMIT else set()

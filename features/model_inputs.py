@@ -114,27 +114,45 @@ def user_columns(
     Args:
         declaration: of the log.
         raw: B rows.
-        catalogue: the static fields.
+        catalogue: the static fields; one that keeps a history gives them as of ``now_ms``.
         now_ms: [B], time of each row's impression or request, ms.
 
     Returns:
         One entry a field: sparse: B texts (``""``: not known); multi and sequence: B sequences of
         texts; dense: float32 [B].
     """
-    return _columns(declaration, "user", raw, catalogue, now_ms.astype(np.float64))
+    columns = static_columns(declaration, "user", raw.ids, catalogue, now_ms)
+    return _columns(declaration, "user", raw, columns, now_ms.astype(np.float64))
 
 
-def item_columns(declaration: Declaration, raw: RawRows, catalogue: Catalogue) -> Columns:
-    """The item side's input, see :func:`user_columns`; it knows no time of request."""
-    return _columns(declaration, "item", raw, catalogue, None)
+def item_columns(
+    declaration: Declaration,
+    raw: RawRows,
+    catalogue: Catalogue,
+    at_ms: NDArray[np.int64] | None = None,
+) -> Columns:
+    """The item side's input, see :func:`user_columns`; its numbers know no time of request.
+
+    Args:
+        declaration: of the log.
+        raw: B rows.
+        catalogue: the static fields.
+        at_ms: [B], as of which time (ms) the static fields are taken; None: the newest.
+    """
+    columns = static_columns(declaration, "item", raw.ids, catalogue, at_ms)
+    return _columns(declaration, "item", raw, columns, None)
 
 
 def static_columns(
-    declaration: Declaration, side: Entity, ids: Sequence[str], catalogue: Catalogue
+    declaration: Declaration,
+    side: Entity,
+    ids: Sequence[str],
+    catalogue: Catalogue,
+    at_ms: NDArray[np.int64] | None = None,
 ) -> Columns:
-    """The ids and static fields alone of users or items."""
+    """The ids and static fields alone of users or items, as of a time or the newest."""
     plan = _plan(declaration, side)
-    statics = catalogue.rows(side, ids)
+    statics = catalogue.rows(side, ids, None if at_ms is None else at_ms.tolist())
     return {
         plan.id_name: ids,
         **{name: [row[at] for row in statics] for at, name in enumerate(plan.statics)},
@@ -145,11 +163,11 @@ def _columns(
     declaration: Declaration,
     side: Entity,
     raw: RawRows,
-    catalogue: Catalogue,
+    columns: Columns,
     now_ms: _Array | None,
 ) -> Columns:
+    """The columns, with those that come from the raw features."""
     plan = _plan(declaration, side)
-    columns = static_columns(declaration, side, raw.ids, catalogue)
     for at, name in plan.sequences:
         columns[name] = [row[at] for row in raw.values]
     numbers = {

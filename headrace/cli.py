@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.bench_command import bench
+from headrace.entity_commands import items_app, users_app
 from headrace.simulate import simulate
 from inttower.errors import IntTowerError
 from settings.errors import ConfigurationError, HeadraceError
@@ -33,6 +34,8 @@ experiment_app = typer.Typer(no_args_is_help=True, help="A/B experiments on the 
 app.add_typer(experiment_app, name="experiment")
 app.add_typer(bench, name="bench")
 app.command()(simulate)
+app.add_typer(items_app, name="items")
+app.add_typer(users_app, name="users")
 
 out = Console()
 
@@ -196,8 +199,9 @@ def rank(
     """
     from deploy.local.http_client import Client
 
-    answer = Client(context.obj).rank(user, candidates or "all", k=k, channel=channel, log=False)
-    table = Table(title=f"user {user}: {answer['version']}+{answer['delta']} ({answer['variant']})")
+    answer = Client(context.obj).rank(user, candidates or "all", k=k, channel=channel)
+    version = "no version yet" if answer["cold"] else f"{answer['version']}+{answer['delta']}"
+    table = Table(title=f"user {user}: {version} ({answer['variant']})")
     for name in ("rank", "item", "score"):
         table.add_column(name)
     for position, item in enumerate(answer["items"], 1):
@@ -211,14 +215,29 @@ def rollback(
     channel: Annotated[str, typer.Argument(help="the channel")] = "champion",
     to: Annotated[str, typer.Option(help="a version; empty: the one before")] = "",
 ) -> None:
-    """Serve an earlier version of a channel; the running servers follow within a second.
+    """Serve an earlier version of a channel until [bold]resume[/bold]; servers follow in a second.
 
     Example: [bold]headrace rollback champion[/bold]
     """
     from inttower.publish.store import ModelStore
 
     version = ModelStore(context.obj.store_url).rollback(channel, to or None)
-    out.print(f"{channel} now points to {version}")
+    out.print(f"{channel} now points to {version}, until `headrace resume {channel}`")
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    channel: Annotated[str, typer.Argument(help="the channel")] = "champion",
+) -> None:
+    """End a rollback: the newest version that passes the quality gate serves again.
+
+    Example: [bold]headrace resume champion[/bold]
+    """
+    from inttower.publish.store import ModelStore
+
+    version = ModelStore(context.obj.store_url).resume(channel)
+    out.print(f"{channel} now points to {version}" if version else f"{channel} has no version yet")
 
 
 @experiment_app.command("report")

@@ -166,7 +166,7 @@ def run_demo(
         loop.say("the trainer warms up and catches up ...")
         loop.wait_until_learnt(fast.impressions)
         events_per_second = (fast.impressions + fast.clicks) / (time.monotonic() - replay_began)
-        loop.wait_until("a version of each channel is served", loop.client.ready, 300)
+        loop.wait_until("a version of each channel is served", loop.client.serves_versions, 300)
         with FreshnessProbe(settings) as probe:
             ranking = RankedStretch(loop, probe)
             slow = loop.replay(

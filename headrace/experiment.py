@@ -15,7 +15,7 @@ from settings.settings import Settings
 
 
 def gather(settings: Settings) -> ExperimentReport:
-    """The report of the active experiment, from every closed sample."""
+    """The report of the active experiment, over impressions whose window has passed."""
     return experiment_report(settings, active_experiment(settings))
 
 
@@ -42,9 +42,10 @@ def show(report: ExperimentReport, out: Console) -> None:
         )
     out.print(table)
     for one in report.differences:
+        p_value = "no p-value" if one.p_value is None else f"p = {one.p_value:.3f}"
         out.print(
             f"CTR of {one.variant} - {one.control}: {one.value:+.4f} {_between(one.interval)},"
-            f" p = {one.p_value:.3f}"
+            f" {p_value}"
         )
     out.print(f"intervals at {report.confidence:.0%}, users as clusters")
     for note in report.notes:

@@ -48,6 +48,46 @@ def test_a_null_value_deletes() -> None:
     assert len(catalogue) == 0
 
 
+def test_attributes_as_of_a_time() -> None:
+    """A sample is learnt with what held when it asked, whenever it is learnt."""
+    catalogue = Catalogue(MOVIELENS, history=True)
+    for at, decade in ((100, "1980"), (200, "1990"), (200, "1990"), (300, "2000")):
+        catalogue.apply("item", b"i", _entity("i", decade=decade), at)
+    catalogue.apply("item", b"other", _entity("other", decade="1970"), 500)
+    catalogue.apply("item", b"i", None, 400)
+    # the oldest record counts from the beginning
+    times = [0, 100, 199, 200, 299, 300, 399, 400]
+    decades = [row[1] for row in catalogue.rows("item", ["i"] * len(times), times)]
+    assert decades == ["1980"] * 3 + ["1990"] * 2 + ["2000"] * 2 + [""]
+    assert catalogue.rows("item", ["other", "unknown"], [0, 0]) == [((), "1970"), ((), "")]
+    assert catalogue.rows("item", ["i"]) == [((), "")]
+    assert catalogue.take_changed("item") == {"i"}
+    assert catalogue.take_changed("item") == set()
+
+
+def test_what_was_deleted_is_known() -> None:
+    catalogue = Catalogue(MOVIELENS)
+    for id_ in ("i", "j"):
+        catalogue.apply("item", id_.encode(), _entity(id_))
+    catalogue.apply("item", b"i", None)
+    catalogue.apply("item", b"never there", None)
+    assert catalogue.deleted("item") == {"i", "never there"}
+    assert (catalogue.knows("item", "i"), catalogue.knows("item", "j")) == (False, True)
+    before = catalogue.deletions
+    catalogue.apply("item", b"i", _entity("i"))
+    assert catalogue.deleted("item") == {"never there"}
+    assert catalogue.deletions > before
+
+
+def test_a_long_history_is_bounded() -> None:
+    catalogue = Catalogue(MOVIELENS, history=True)
+    for at in range(1_000):
+        catalogue.apply("item", b"i", _entity("i", decade=str(at)), at)
+    times = [0, 500, 990, 999]
+    found = [row[1] for row in catalogue.rows("item", ["i"] * len(times), times)]
+    assert found == ["984", "984", "990", "999"]
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [

@@ -11,6 +11,7 @@ from features.consistency import Consistency, measure
 from features.logs.movielens_features import MOVIELENS
 from features.samples import features_type
 from settings.settings import Settings
+from streaming.events import Ranking, encode
 from streaming.kafka.client import create_topics
 from streaming.kafka.writer import Writer
 
@@ -48,27 +49,19 @@ def _sample(request: str, item: str, clicks: int) -> bytes:
     )
 
 
-def _impression(request: str, item: str, clicks: int | None) -> bytes:
-    event: dict[str, Any] = {"request_id": request, "user_id": "1", "item_id": item, "ts": T}
-    if clicks is not None:
-        event["context"] = {"features": {**_values(clicks), "user_liked": ["7"]}, "page": "home"}
-    return msgspec.json.encode(event)
+def _ranking(request: str, clicks: int | None) -> bytes:
+    features = None if clicks is None else {**_values(clicks), "user_liked": ["7"]}
+    ranking = Ranking(request_id=request, user_id="1", ts=T, model="m", items=[], features=features)
+    return encode(ranking)
 
 
 def test_each_request_is_compared_once_on_the_topics(cluster: Settings) -> None:
     create_topics(cluster)
     assert measure(cluster, MOVIELENS) == []
     with Writer(cluster, bulk=False) as out:
-        impressions = [
-            _impression("fresh", "1", 6),
-            _impression("fresh", "2", 6),
-            _impression("stale", "1", 4),
-            _impression("silent", "1", None),
-            _impression("open", "1", 6),
-            b'{"context":{"features":5}}',
-        ]
-        for at, value in enumerate(impressions):
-            out.send(cluster.topic("impressions"), at % 2, b"1", value)
+        asked = {"fresh": 6, "stale": 4, "silent": None, "open": 6}
+        for at, (request, count) in enumerate(asked.items()):
+            out.send(cluster.topic("rankings"), at % 2, b"1", _ranking(request, count))
         samples = [b'{"frontier":5}']
         samples += [_sample("fresh", item, 6) for item in ("1", "2")]
         samples += [_sample(request, "1", 6) for request in ("stale", "silent")]

@@ -54,7 +54,7 @@ def test_the_commands_of_the_design_are_there() -> None:
     names = {name.split(" ", maxsplit=1)[0] for name, _ in all_commands()}
     assert names >= {
         *("demo", "up", "replay", "status", "rank", "rollback", "experiment"),
-        *("doctor", "reset", "bench"),
+        *("doctor", "reset", "bench", "resume", "items", "users"),
     }
 
 

@@ -132,4 +132,6 @@ def test_a_server_loads_no_training_library() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert not {"torch", "sklearn", "pandas", "matplotlib"} & set(done.stdout.split())
+    assert not {"torch", "sklearn", "pandas", "matplotlib", "feast", "pyarrow"} & set(
+        done.stdout.split()
+    )

@@ -85,7 +85,7 @@ def bench_loop(
     def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
         with Loop(settings, log, options.console) as loop:
             found = _full_speed(loop, stop, say)
-            loop.wait_until("a version of each channel is served", loop.client.ready, 300)
+            loop.wait_until("a version of each channel is served", loop.client.serves_versions, 300)
             found["rank_ms"] = _rank(settings, log, candidates, requests, say)
             found["freshness_ms"] = _live(loop, list(log.events(stop, stop + live)), rate, say)
             found["events"] = count_events(settings).to_json()
@@ -148,7 +148,7 @@ def _rank(
     for number in range(_WARM_REQUESTS + requests):
         some = draw.sample(items, min(candidates, len(items)))
         began = time.perf_counter()
-        client.rank(draw.choice(users), some, k=100, log=False)
+        client.rank(draw.choice(users), some, k=100)
         if number >= _WARM_REQUESTS:
             times.append((time.perf_counter() - began) * 1000)
         if number % _SAY == 0:

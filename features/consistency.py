@@ -1,8 +1,8 @@
 """How far the features that were served lie from those that were trained on.
 
-For a share of its requests the server logs the user's features as it read them
-(``context.features`` of the impressions); the job puts the features as of the impression into the
-sample. They differ where an event had not reached the online store when the request came, and
+For a share of its requests (``serving.features_logged_share``) the server logs the user's features
+as it read them (``features`` of the rankings); the job puts the features as of the impression into
+the sample. They differ where an event had not reached the online store when the request came, and
 windowed ones by what had left the window since the user's last event: rows are compared as they
 were read, before :mod:`features.model_inputs` empties a window that is over. One pair a
 request, feature by feature::
@@ -27,7 +27,7 @@ from features.samples import Mark, sample_decoder
 from settings.errors import HeadraceError
 from settings.settings import Settings
 from streaming.kafka.span import read_span, span
-from streaming.kafka.topics import IMPRESSIONS, SAMPLES
+from streaming.kafka.topics import RANKINGS, SAMPLES
 
 NEWEST_RECORDS = 200_000
 
@@ -123,15 +123,10 @@ def measure(
         EventError: samples of another declaration.
     """
     served: dict[str, Mapping[str, Any]] = {}
-    for value in _newest(settings, IMPRESSIONS, newest):
-        # the topic holds whatever was sent: what is no impression is the job's to refuse
-        if b'"features"' not in value:
-            continue
-        try:
-            logged = msgspec.json.decode(value, type=_Logged)
-        except msgspec.MsgspecError:
-            continue
-        served[logged.request_id] = logged.context.features
+    for value in _newest(settings, RANKINGS, newest):
+        ranking = msgspec.json.decode(value, type=_Logged)
+        if ranking.features is not None:
+            served[ranking.request_id] = ranking.features
     found = Consistency(log_declaration)
     decode = sample_decoder(log_declaration)
     for value in _newest(settings, SAMPLES, newest) if served else ():
@@ -141,13 +136,9 @@ def measure(
     return found.differences()
 
 
-class _Context(msgspec.Struct, frozen=True):
-    features: dict[str, Any]
-
-
 class _Logged(msgspec.Struct, frozen=True):
     request_id: str
-    context: _Context
+    features: dict[str, Any] | None = None
 
 
 def _newest(settings: Settings, name: str, count: int) -> Iterator[bytes]:

@@ -7,6 +7,10 @@ headrace_rank_seconds                           histogram  inside of the server,
 headrace_rank_candidates                        histogram  candidates of a request
 headrace_rank_unknown_items_total               counter    candidates that the channel has not
                                                            learnt of, by channel
+headrace_rank_blank_features_total              counter    rankings without the user's features,
+                                                           which could not be read
+headrace_rank_cold_total                        counter    rankings by popularity, for want of a
+                                                           version, by channel
 headrace_requests_refused_total                 counter    by path, status and field
 headrace_exposures_total                        counter    impressions handed to Kafka, by variant
 headrace_outbox_pending                         gauge      records not yet acknowledged by Kafka
@@ -46,6 +50,12 @@ CANDIDATES = Histogram(
 )
 UNKNOWN_ITEMS = Counter(
     "headrace_rank_unknown_items", "Candidates that the channel has not learnt of", ["channel"]
+)
+BLANK_FEATURES = Counter(
+    "headrace_rank_blank_features", "Rankings without the user's features, which were not readable"
+)
+COLD_RANKINGS = Counter(
+    "headrace_rank_cold", "Rankings by popularity, for want of a version", ["channel"]
 )
 REQUESTS_REFUSED = Counter(
     "headrace_requests_refused", "Requests answered with an error", ["path", "status", "field"]

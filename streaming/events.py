@@ -14,6 +14,8 @@ import msgspec
 from settings.errors import EventError
 
 MAX_ID_BYTES = 256
+# of a record that an application may send: Kafka's own limit is 1 MiB with all that it adds
+MAX_EVENT_BYTES = 1_000_000
 # 1973-03-03 in milliseconds: a smaller time is one that was written in seconds
 SECONDS_LIMIT = 100_000_000_000
 

@@ -28,10 +28,9 @@ class Client:
         ts: int | None = None,
         request_id: str | None = None,
         channel: str = "",
-        log: bool = True,
     ) -> dict[str, Any]:
-        """``POST /v1/rank``: the answer as the server gave it."""
-        body: dict[str, Any] = {"user_id": user_id, "candidates": candidates, "k": k, "log": log}
+        """``POST /v1/rank``: the answer as the server gave it. No impression is logged."""
+        body: dict[str, Any] = {"user_id": user_id, "candidates": candidates, "k": k}
         optional = {"ts": ts, "request_id": request_id, "channel": channel or None}
         body |= {name: value for name, value in optional.items() if value is not None}
         return self._call("POST", "/v1/rank", body)
@@ -40,12 +39,18 @@ class Client:
         """A GET; the answer's JSON."""
         return self._call("GET", path)
 
-    def ready(self) -> bool:
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A POST; the answer's JSON."""
+        return self._call("POST", path, body)
+
+    def serves_versions(self) -> bool:
         """Whether the server has a version of every channel to rank with."""
         try:
-            return self._http.get("/readyz").is_success
+            answer = self._http.get("/v1/versions")
         except httpx.TransportError:
             return False
+        channels = answer.json()["channels"].values() if answer.is_success else ()
+        return bool(channels) and all(channel["serves"] for channel in channels)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:

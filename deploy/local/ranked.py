@@ -63,23 +63,23 @@ class RankedStretch:
             k=len(candidates),
             ts=shown.ts,
             request_id=shown.request_id,
-            log=False,
         )
         self.rank_ms.append((time.perf_counter() - asked) * 1000)
         key = (shown.request_id, shown.item_id)
         for channel in self._channels:
-            if channel == answer["channel"]:
+            if channel == answer["model"]:
                 scored = answer
             else:
                 scored = self._client.rank(
-                    shown.user_id, [shown.item_id], k=1, ts=shown.ts, channel=channel, log=False
+                    shown.user_id, [shown.item_id], k=1, ts=shown.ts, channel=channel
                 )
             self._scores[channel][key] = _score_of(scored, shown.item_id)[0]
         score, position = _score_of(answer, shown.item_id)
         return msgspec.structs.replace(
             shown,
+            experiment=answer["experiment"],
             variant=answer["variant"],
-            model=answer["channel"],
+            model=answer["model"],
             version=answer["version"],
             score=score,
             position=position,

@@ -9,7 +9,9 @@ other. Every interval here therefore counts *users* as independent, not impressi
 * The interval of one rate is Wilson's, with the number of exposures divided by the design effect
   (that variance over the binomial one; never under 1). With one exposure a user it is the plain
   Wilson interval.
-* The interval of a difference is the normal one on the sum of the two variances.
+* The interval of a difference is Student's on the sum of the two variances, with the degrees of
+  freedom of Welch and Satterthwaite. Under 10 users an arm nothing is said of differences: a
+  variance of so few says next to nothing, and a p-value from it would be taken for one.
 
 Sample ratio mismatch: a chi-square test of the number of users a variant against the shares;
 under p = 0.001 the assignment or the logging is broken and the other figures mean nothing.
@@ -30,12 +32,13 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 SRM_ALARM = 0.001
+MIN_USERS = 10
 _Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One closed impression of an experiment.
+    """One impression of an experiment whose attribution window has passed.
 
     Attributes:
         score: the probability that the server logged; None if it logged none.
@@ -83,13 +86,16 @@ class VariantReport:
 
 @dataclass(frozen=True, slots=True)
 class RateDifference:
-    """A variant's rate minus the control's, its interval, and the two-sided p-value."""
+    """A variant's rate minus the control's, its interval, and the two-sided p-value.
+
+    The p-value is None where no user differs from another: there is nothing to measure chance by.
+    """
 
     variant: str
     control: str
     value: float
     interval: Interval
-    p_value: float
+    p_value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +167,17 @@ def click_rate(exposures: Sequence[int], clicks: Sequence[int], confidence: floa
 def difference(
     variant: str, rate: ClickRate, control: str, base: ClickRate, confidence: float
 ) -> RateDifference | None:
-    """The variant's rate minus the control's; None with fewer than two users in either."""
-    variance = rate.variance + base.variance
-    if not math.isfinite(variance):
+    """The variant's rate minus the control's; None with fewer than 10 users in either."""
+    if min(rate.users, base.users) < MIN_USERS:
         return None
-    value, deviation = rate.value - base.value, math.sqrt(variance)
-    half = float(stats.norm.ppf(0.5 + confidence / 2)) * deviation
-    if deviation > 0:
-        p_value = float(2 * stats.norm.sf(abs(value) / deviation))
-    else:
-        p_value = 1.0 if value == 0 else 0.0
+    value, deviation = rate.value - base.value, math.sqrt(rate.variance + base.variance)
+    if deviation == 0:
+        return RateDifference(variant, control, value, Interval(-1.0, 1.0), None)
+    freedom = (rate.variance + base.variance) ** 2 / (
+        rate.variance**2 / (rate.users - 1) + base.variance**2 / (base.users - 1)
+    )
+    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * deviation
+    p_value = float(2 * stats.t.sf(abs(value) / deviation, freedom))
     return RateDifference(variant, control, value, Interval(value - half, value + half), p_value)
 
 
@@ -223,7 +230,8 @@ def report(
     Args:
         name: of the experiment.
         shares: of its variants, the control first.
-        exposures: the closed impressions; those of other variants are left out.
+        exposures: impressions whose attribution window has passed; those of other variants are
+            left out.
         confidence: of every interval.
 
     >>> shown = [Exposure(str(user), "ab"[user % 2], 0.5, user % 3 == 0) for user in range(60)]
@@ -261,6 +269,12 @@ def report(
 def _doubts(
     tallies: Mapping[str, _Tally], shares: Mapping[str, float], ratio: RatioCheck
 ) -> Iterable[str]:
+    few = [v for v, t in tallies.items() if len(t.shown) < MIN_USERS and shares[v] > 0]
+    if few and len(tallies) > 1:
+        yield (
+            f"fewer than {MIN_USERS} users in {', '.join(few)}: too few to tell a difference from"
+            " chance"
+        )
     if ratio.alarm:
         yield (
             f"sample ratio mismatch (p = {ratio.p_value:.2g}): users per variant do not fit the"

@@ -14,8 +14,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from features.declaration import Entity
+from serving.http.entity_intake import read_changes
 from serving.http.event_intake import read_events
 from serving.http.messages import (
+    EntitiesAccepted,
     EntityAnswer,
     EventsAccepted,
     Health,
@@ -23,6 +25,7 @@ from serving.http.messages import (
     VersionsAnswer,
     openapi_schemas,
 )
+from serving.http.outbox import CAPACITY, OutboxRecord
 from serving.http.problems import RequestError, cure_for, decode, label_of
 from serving.http.service import Service
 from serving.server_metrics import REQUESTS_REFUSED
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _DELIVERY_S = 5.0
 _JSON = "application/json"
+# of one body: ten such must find room in the outbox
+MAX_RECORDS = CAPACITY // 10
 # what else than candidates a request may hold
 _ROOM_BYTES = 1 << 20
 
@@ -83,7 +88,7 @@ def make_app(settings: Settings, service: Service) -> FastAPI:
     rank_decoder = msgspec.json.Decoder(RankRequest)
     encoder = msgspec.json.Encoder()
 
-    @app.post("/v1/rank", **_described("RankRequest", "RankAnswer", (400, 413, 422, 503)))
+    @app.post("/v1/rank", **_described("RankRequest", "RankAnswer", (400, 413, 422)))
     async def rank(request: Request) -> Response:
         """Rank candidates for a user: the best k with their click probabilities."""
         body = await _body(request, limit)
@@ -96,17 +101,40 @@ def make_app(settings: Settings, service: Service) -> FastAPI:
     )
     async def events(request: Request) -> Response:
         """Take events in. 202: Kafka has them. Of a post with an error nothing is kept."""
-        posted = read_events(await _body(request, limit), settings)
-        try:
-            await service.outbox.deliver(posted.records, _DELIVERY_S)
-        except BrokerError as error:
-            raise RequestError(
-                503,
-                str(error),
-                "post the same events again when Kafka is back: repeated ones are recognised by"
-                " their ids and counted once",
-            ) from error
+        posted = read_events(await _body(request, limit), settings, service.recent)
+        await _deliver(
+            service,
+            posted.records,
+            "post the same events again when Kafka is back: repeated ones are recognised by their"
+            " ids and counted once",
+        )
         return _reply(202, EventsAccepted(impressions=posted.impressions, clicks=posted.clicks))
+
+    async def change(entity: Entity, request: Request) -> Response:
+        body = await _body(request, limit)
+        changes = read_changes(body, entity, service.declaration, settings)
+        await _deliver(
+            service, changes.records, "post the same again when Kafka is back: it does no harm"
+        )
+        return _reply(202, EntitiesAccepted(upserted=changes.upserted, deleted=changes.deleted))
+
+    @app.post(
+        "/v1/users",
+        status_code=202,
+        **_described("EntityBatch", "EntitiesAccepted", (400, 413, 422, 503), ok=202),
+    )
+    async def put_users(request: Request) -> Response:
+        """Put users with their attributes, or delete them; used from the next request on."""
+        return await change("user", request)
+
+    @app.post(
+        "/v1/items",
+        status_code=202,
+        **_described("EntityBatch", "EntitiesAccepted", (400, 413, 422, 503), ok=202),
+    )
+    async def put_items(request: Request) -> Response:
+        """Put items with their attributes, or delete them: a deleted item is not ranked."""
+        return await change("item", request)
 
     @app.get("/v1/users/{user_id:path}", **_described(None, "EntityAnswer", (422, 503)))
     async def user(user_id: str) -> Response:
@@ -138,7 +166,10 @@ def make_app(settings: Settings, service: Service) -> FastAPI:
 
     @app.get("/readyz", **_described(None, "Health", (), also={503: "Health"}))
     async def readyz() -> Response:
-        """Whether every channel of the experiment can rank; 503 with the reason until then."""
+        """Whether it has taken in what store and topics held; 503 with the reason until then.
+
+        A server that is ready may still rank by popularity, if no version has been published.
+        """
         reason = service.not_ready()
         return _reply(503 if reason else 200, Health(ok=not reason, reason=reason or None))
 
@@ -158,6 +189,20 @@ def make_app(settings: Settings, service: Service) -> FastAPI:
 
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+async def _deliver(service: Service, records: Sequence[OutboxRecord], cure: str) -> None:
+    """Have records acknowledged by Kafka."""
+    if len(records) > MAX_RECORDS:
+        raise RequestError(
+            413,
+            f"{len(records)} records in one body, the limit is {MAX_RECORDS}",
+            "send them in several requests",
+        )
+    try:
+        await service.outbox.deliver(records, _DELIVERY_S)
+    except BrokerError as error:
+        raise RequestError(503, str(error), cure) from error
 
 
 def _entity(service: Service, entity: Entity, name: str) -> EntityAnswer:

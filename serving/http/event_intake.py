@@ -1,4 +1,8 @@
-"""Events that an application posts: all of them are checked before any is sent on."""
+"""Events that an application posts: all of them are checked before any is sent on.
+
+An impression of an item that this server ranked is filled in from the ranking: the application need
+not carry variant, version, score and propensity through its own systems.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,21 @@ from typing import TypeVar
 
 import msgspec
 
-from serving.http.messages import EventBatch
+from serving.http.messages import EventBatch, PostedImpression
 from serving.http.outbox import OutboxRecord
 from serving.http.problems import RequestError, cure_for, decode
 from serving.model.channels import now_ms
+from serving.model.recent_rankings import RecentRankings
 from settings.errors import EventError
 from settings.settings import Settings
-from streaming.events import Click, Impression, check_event, encode
+from streaming.events import MAX_EVENT_BYTES, Click, Impression, Ranking, check_event, encode
 from streaming.kafka.topics import CLICKS, IMPRESSIONS
-
-# Kafka's own limit less what a record adds; what Kafka refuses is known too late: the other events
-# of the post are in
-MAX_EVENT_BYTES = 1_000_000
 
 _Event = TypeVar("_Event", Impression, Click)
 
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _batch = msgspec.json.Decoder(EventBatch)
-_impression = msgspec.json.Decoder(Impression)
+_impression = msgspec.json.Decoder(PostedImpression)
 _click = msgspec.json.Decoder(Click)
 
 
@@ -37,10 +38,15 @@ class Posted:
     clicks: int
 
 
-def read_events(body: bytes, settings: Settings) -> Posted:
+def read_events(body: bytes, settings: Settings, recent: RecentRankings) -> Posted:
     """Read a batch ``{"impressions": […], "clicks": […]}`` or one bare event.
 
     A bare event with an ``event_id`` is a click.
+
+    Args:
+        body: of the request.
+        settings: limits and topics.
+        recent: rankings to fill impressions in from.
 
     Raises:
         RequestError: 400 or 422; names the field, such as ``clicks[2].ts``.
@@ -57,12 +63,57 @@ def read_events(body: bytes, settings: Settings) -> Posted:
         raise RequestError(
             422, "no event", "send at least one impression or click", field="impressions"
         )
+    whole = [
+        _filled(_named("" if bare else "impressions", at), posted, recent.find(posted.request_id))
+        for at, posted in enumerate(impressions)
+    ]
     return Posted(
-        _records("" if bare else "impressions", impressions, settings.topic(IMPRESSIONS), settings)
+        _records("" if bare else "impressions", whole, settings.topic(IMPRESSIONS), settings)
         + _records("" if bare else "clicks", clicks, settings.topic(CLICKS), settings),
         len(impressions),
         len(clicks),
     )
+
+
+def _named(name: str, at: int) -> str:
+    """What stands before a field's name in a refusal."""
+    return f"{name}[{at}]." if name else ""
+
+
+def _filled(before: str, posted: PostedImpression, ranking: Ranking | None) -> Impression:
+    """The impression, with what its ranking tells where the application left it out."""
+    fields = msgspec.structs.asdict(posted)
+    fields["ts"] = now_ms() if posted.ts is None else posted.ts
+    if ranking is None:
+        if posted.user_id is None:
+            raise RequestError(
+                422,
+                f"this server knows no ranking {posted.request_id!r:.80} (any more)",
+                "send the user_id with the impression",
+                field=f"{before}user_id",
+            )
+        return Impression(**fields)
+    if posted.user_id not in {None, ranking.user_id}:
+        raise RequestError(
+            422,
+            f"request {posted.request_id!r:.80} was ranked for {ranking.user_id!r:.80}",
+            "send the user that was ranked for, or another request_id",
+            field=f"{before}user_id",
+        )
+    known = {
+        "user_id": ranking.user_id,
+        "score": next((i.score for i in ranking.items if i.item_id == posted.item_id), None),
+        "experiment": ranking.experiment,
+        "variant": ranking.variant,
+        "model": ranking.model,
+        "version": ranking.version,
+        "propensity": ranking.propensity,
+        "context": ranking.context,
+    }
+    for name, value in known.items():
+        if fields[name] is None:
+            fields[name] = value
+    return Impression(**fields)
 
 
 def _records(name: str, events: list[_Event], topic: str, settings: Settings) -> list[OutboxRecord]:
@@ -72,7 +123,7 @@ def _records(name: str, events: list[_Event], topic: str, settings: Settings) ->
         try:
             check_event(event, record_ms=now, max_ahead_ms=ahead)
         except EventError as error:
-            field = f"{name}[{at}].{error.field}" if name else error.field
+            field = f"{_named(name, at)}{error.field}"
             raise RequestError(422, str(error), cure_for(field), field=field) from error
         value = encode(event)
         if len(value) > MAX_EVENT_BYTES:
@@ -80,7 +131,7 @@ def _records(name: str, events: list[_Event], topic: str, settings: Settings) ->
                 422,
                 f"the event has {len(value)} bytes, Kafka takes {MAX_EVENT_BYTES} of us",
                 "keep large data elsewhere and send its id",
-                field=f"{name}[{at}]" if name else None,
+                field=_named(name, at)[:-1] or None,
             )
         records.append(OutboxRecord(topic, event.user_id.encode(), value))
     return records

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from streaming.events import MAX_ID_BYTES, SECONDS_LIMIT, Click, Impression, RankedItem
+from streaming.events import MAX_ID_BYTES, SECONDS_LIMIT, Click, RankedItem
 
 Id = Annotated[
     str,
@@ -44,7 +44,11 @@ class RankRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 100
     context: (
         Annotated[
-            dict[str, Any], msgspec.Meta(description="logged with each impression; 4 KiB at most")
+            dict[str, Any],
+            msgspec.Meta(
+                description="of the request, such as hour or device: texts, numbers, booleans and"
+                " lists of texts; the model reads the fields that the log declares; 4 KiB at most"
+            ),
         ]
         | None
     ) = None
@@ -65,9 +69,16 @@ class RankRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ]
         | None
     ) = None
-    log: Annotated[
-        bool, msgspec.Meta(description="whether the returned items are logged as impressions")
-    ] = True
+    log: (
+        Annotated[
+            Literal["shown"],
+            msgspec.Meta(
+                description="all returned items are shown: log them as impressions; missing: post"
+                " those that were shown to /v1/events"
+            ),
+        ]
+        | None
+    ) = None
 
 
 class RankAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,22 +86,79 @@ class RankAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     request_id: str
     user_id: str
+    experiment: str | None
+    """null, like the variant: the request is not part of an experiment."""
     variant: str | None
-    """null: the request is not part of the experiment."""
-    channel: str
-    version: str
+    model: str
+    version: str | None
+    """null: the model has no version yet, see ``cold``."""
     delta: Annotated[
         int, msgspec.Meta(description="number of the last delta in it; -1: none since the version")
     ]
     ts: int
+    cold: Annotated[
+        bool,
+        msgspec.Meta(description="no version serves yet: ranked by how often items were clicked"),
+    ]
+    blank_features: Annotated[
+        bool,
+        msgspec.Meta(
+            description="the feature store could not be read: ranked as if the user were new"
+        ),
+    ]
     items: list[RankedItem]
+
+
+class PostedImpression(msgspec.Struct, frozen=True, kw_only=True):
+    """An item was shown to a user.
+
+    Of an item that this server ranked under ``request_id``, the server knows the user, experiment,
+    variant, model, version, score and propensity: they may be left out.
+    """
+
+    request_id: str
+    item_id: str
+    user_id: str | None = None
+    ts: Annotated[int | None, msgspec.Meta(description="the clock if missing")] = None
+    position: int | None = None
+    score: float | None = None
+    experiment: str | None = None
+    variant: str | None = None
+    model: str | None = None
+    version: str | None = None
+    propensity: float | None = None
+    context: dict[str, Any] | None = None
 
 
 class EventBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Events that happened. A single impression or click may be posted bare as well."""
 
-    impressions: list[Impression] = []
+    impressions: list[PostedImpression] = []
     clicks: list[Click] = []
+
+
+class EntityUpsert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An item or user with all of its attributes: those held before are replaced."""
+
+    id: Id
+    attributes: Annotated[
+        dict[str, str | float | list[str | float]],
+        msgspec.Meta(description="texts, numbers or lists of them, as the log declares them"),
+    ]
+
+
+class EntityBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Items or users to put and to delete. An id may be in one of the two lists, and once."""
+
+    upsert: list[EntityUpsert] = []
+    delete: list[Id] = []
+
+
+class EntitiesAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """How many items or users Kafka has acknowledged."""
+
+    upserted: int
+    deleted: int
 
 
 class EventsAccepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +218,7 @@ class EntityAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the server holds of a user or item: feature row, attributes, and rows by channel."""
 
     id: str
+    known: Annotated[bool, msgspec.Meta(description="it was posted or loaded, and not deleted")]
     features: dict[str, Any] | None
     """The newest feature row, with its event time ``ts``."""
     attributes: dict[str, str | list[str]]
@@ -157,7 +226,7 @@ class EntityAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """The process is alive (``/healthz``) or able to rank (``/readyz``); ``reason`` if not."""
+    """Alive (``/healthz``), or ready for requests (``/readyz``); ``reason`` if not."""
 
     ok: bool
     reason: str | None = None
@@ -186,6 +255,8 @@ def openapi_schemas() -> dict[str, Any]:
             RankAnswer,
             EventBatch,
             EventsAccepted,
+            EntityBatch,
+            EntitiesAccepted,
             VersionsAnswer,
             EntityAnswer,
             Health,

@@ -33,11 +33,11 @@ _STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class OutboxRecord:
-    """One record: topic as the broker names it, key, value."""
+    """One record: topic as the broker names it, key, value (None: the key is deleted)."""
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
 
 
 @dataclass(slots=True)

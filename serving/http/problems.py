@@ -25,7 +25,10 @@ _CURES = {
     "ts": "send milliseconds since 1970 in UTC as a whole number, or leave it out",
     "context": "send a small JSON object, or leave it out",
     "channel": "see /v1/versions for the channels, or leave it out",
-    "log": "send true or false",
+    "log": 'send "shown", or leave it out',
+    "upsert": 'send a list of {"id": …, "attributes": {name: text or list of texts}}',
+    "delete": "send a list of ids",
+    "attributes": "send texts, or lists of texts, by name",
     "impressions": "send a list of impressions",
     "clicks": "send a list of clicks",
 }

@@ -29,7 +29,6 @@ class HttpServer:
     Raises:
         ConfigurationError: the port is taken, or the experiment file or the log's declaration
             cannot be used.
-        StoreError: the feature store cannot be opened.
     """
 
     def __init__(self, settings: Settings) -> None:

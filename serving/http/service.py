@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 
 from features.catalogue import Catalogue
@@ -18,7 +17,9 @@ from serving.http.outbox import Outbox
 from serving.http.problems import RequestError
 from serving.model.channels import Channel
 from serving.model.follower import Follower
+from serving.model.popularity import Popularity
 from serving.model.ranking import Ranker
+from serving.model.recent_rankings import RecentRankings
 from settings.errors import EventError, StorageError
 from settings.settings import Settings
 
@@ -34,29 +35,30 @@ class Service:
 
     Raises:
         ConfigurationError: the experiment file or the log's declaration cannot be used.
-        StorageError: the feature store cannot be opened.
     """
 
     def __init__(self, settings: Settings, on_death: Callable[[], None]) -> None:
         self._settings = settings
         self._on_death = on_death
-        self._declaration = declaration(settings.log.name)
+        self.declaration = declaration(settings.log.name)
         self.experiment = active_experiment(settings)
         self.channels = {name: Channel(name) for name in settings.serving.channels}
-        self.catalogue = Catalogue(self._declaration)
+        self.catalogue = Catalogue(self.declaration)
         self.outbox = Outbox(settings)
-        self._online = OnlineStore(settings, self._declaration)
-        # Feast's import asks for Prometheus' mode for several processes, which cannot remove labels
-        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        self.recent = RecentRankings(settings.serving.recent_ranked_items)
+        self._popularity = Popularity(self.declaration, self.catalogue)
+        self._online = OnlineStore(settings, self.declaration)
         self._follower: Follower | None = None
         self.ranker = Ranker(
             settings,
-            self._declaration,
+            self.declaration,
             catalogue=self.catalogue,
             online=self._online,
             channels=self.channels,
             experiment=self.experiment,
             outbox=self.outbox,
+            popularity=self._popularity,
+            recent=self.recent,
         )
 
     def start(self) -> None:
@@ -64,9 +66,10 @@ class Service:
         self.outbox.start()
         self._follower = Follower(
             self._settings,
-            self._declaration,
+            self.declaration,
             self.catalogue,
             self.channels,
+            self._popularity,
             loop=asyncio.get_running_loop(),
             on_death=self._on_death,
         )
@@ -79,19 +82,8 @@ class Service:
         self.outbox.stop()
 
     def not_ready(self) -> str:
-        """Why it cannot rank everybody yet; empty: it can."""
-        if self._follower is None or self._follower.waiting_for:
-            return self._follower.waiting_for if self._follower else "it is starting"
-        missing = [n for n in self.experiment.channels if self.channels[n].live is None]
-        if not missing:
-            return ""
-        refused = [
-            f"{r.what} of {n} was refused: {r.detail}"
-            for n in missing
-            for r in list(self.channels[n].refused)[:1]
-        ]
-        names = ", ".join(missing)
-        return "; ".join([f"no version of channel {names} in the model store yet", *refused])
+        """Why it should not get requests yet; empty: it should."""
+        return self._follower.waiting_for if self._follower else "it is starting"
 
     def entity(self, entity: Entity, name: str) -> EntityAnswer:
         """What is held of a user or item.
@@ -108,13 +100,14 @@ class Service:
             ) from error
         features = None
         if row is not None:
-            names = [f.name for f in self._declaration.of_entity(entity)]
-            values = getter(self._declaration, entity)(row)
+            names = [f.name for f in self.declaration.of_entity(entity)]
+            values = getter(self.declaration, entity)(row)
             features = {"ts": row.ts, **dict(zip(names, values, strict=True))}
         [statics] = self.catalogue.rows(entity, [name])
-        fields = self._declaration.statics_of(entity)
+        fields = self.declaration.statics_of(entity)
         return EntityAnswer(
             id=name,
+            known=self.catalogue.knows(entity, name),
             features=features,
             attributes={
                 f.name: value if isinstance(value, str) else list(value)

@@ -2,10 +2,12 @@
 
 **Versions.** The pointer of each channel is looked at whenever a version is announced, and once a
 second. A version that it names is read and checked here: hashes, shapes, finite numbers and golden
-scores (:func:`inttower.publish.bundle.read_bundle`), then the quality gate (window AUC against
-the version that serves; a rollback is a person's decision and passes it). What fails is refused
-for good, with the reason in log, metric and ``/v1/versions``; the version before serves on. Only a
-server that serves nothing yet looks further, for the newest older version that is sound.
+scores (:func:`inttower.publish.bundle.read_bundle`), then by the quality gate
+(:mod:`serving.model.quality_gate`; a rollback is a person's decision and passes it). What fails is
+refused for good, with the reason in log, metric and ``/v1/versions``; the version before serves on.
+The gate's verdict is kept in the store, beside the version: it holds for every replica and after
+every restart. A server that serves nothing yet, or a version that another server has refused, looks
+further, for the newest older version that is sound.
 
 **Deltas.** They are unpacked and checked here and applied on the event loop. When a version has
 been read, the consumer goes back to the offset in its manifest, and the version is installed once
@@ -29,10 +31,13 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 from features.catalogue import Catalogue, CatalogueReader
 from features.declaration import Declaration
 from inttower.errors import BundleError, SpecError, StoreError
-from inttower.publish.bundle import read_bundle
-from inttower.publish.store import ModelStore, Pointer
+from inttower.publish.bundle import Manifest, read_bundle
+from inttower.publish.pointer import Pointer
+from inttower.publish.store import ModelStore
 from serving.model.channels import Channel
 from serving.model.live_model import LiveModel, unpack
+from serving.model.popularity import Popularity, PopularityReader
+from serving.model.quality_gate import doubt
 from serving.server_metrics import DELTAS, FOLLOWER_ERRORS
 from settings.errors import BrokerError, EventError
 from settings.settings import Settings
@@ -60,6 +65,7 @@ class Follower:
         declaration: of the log.
         catalogue: is filled and kept up to date.
         channels: by name.
+        popularity: is kept up to date while a channel has no version.
         loop: runs the requests; channels change there only.
         on_death: called once if the thread ends by itself.
     """
@@ -70,6 +76,7 @@ class Follower:
         declaration: Declaration,
         catalogue: Catalogue,
         channels: Mapping[str, Channel],
+        popularity: Popularity,
         *,
         loop: asyncio.AbstractEventLoop,
         on_death: Callable[[], None],
@@ -78,6 +85,7 @@ class Follower:
         self._declaration = declaration
         self._catalogue = catalogue
         self._channels = channels
+        self._popularity = popularity
         self._loop = loop
         self._on_death = on_death
         self._store = ModelStore(settings.store_url)
@@ -92,6 +100,8 @@ class Follower:
         self._refused: dict[tuple[str, str], str] = {}
         self._look_at: float = 0.0
         self._grown = False
+        # whether the store has been looked at without a failure
+        self._looked = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self.waiting_for = "the catalogue has not been read yet"
@@ -125,8 +135,8 @@ class Follower:
         with CatalogueReader(self._settings, self._catalogue) as catalogue:
             count = catalogue.read_to_end()
             log.info("catalogue read: %d users and items, %d records", len(self._catalogue), count)
-            self.waiting_for = ""
             updates = consumer(self._settings, {(self._partition.topic, 0): 0}, wait_ms=_POLL_MS)
+            popular: PopularityReader | None = None
             try:
                 if self._next is None:
                     updates.seek_to_end(self._partition)
@@ -139,14 +149,30 @@ class Follower:
                         self._look(updates)
                     self._read(updates)
                     self._install(updates)
+                    popular = self._follow_popularity(popular)
+                    if self._looked and not self._pending:
+                        self.waiting_for = ""
             finally:
                 updates.close()
+                if popular is not None:
+                    popular.close()
+
+    def _follow_popularity(self, reader: PopularityReader | None) -> PopularityReader | None:
+        """Keep the click rates up to date while anything may be ranked by them."""
+        if self._channels.keys() - self._installed.keys() - self._pending.keys():
+            reader = reader or PopularityReader(self._settings, self._popularity)
+            reader.poll()
+        elif reader is not None:
+            reader.close()
+            return None
+        return reader
 
     # ------------------------------------------------------------------ versions
 
     def _look(self, updates: KafkaConsumer) -> None:
         """Look at every pointer, and at items that are new in the catalogue."""
         self._look_at = time.monotonic() + _LOOK_S
+        failed = False
         for name in self._channels:
             try:
                 pointer = self._store.pointer(name)
@@ -155,29 +181,36 @@ class Follower:
             except (StoreError, OSError) as error:
                 FOLLOWER_ERRORS.labels("store").inc()
                 log.warning("model store, channel %s: %s; trying again", name, error)
+                failed = True
+                if not self._looked:
+                    self.waiting_for = f"the model store: {error}"
+        self._looked |= not failed
         if self._grown:
             self._grown = False
+            changed = self._catalogue.take_changed("item")
             for live in self._installed.values():
-                self._loop.call_soon_threadsafe(live.admit, *live.cold_items())
+                self._loop.call_soon_threadsafe(live.admit, *live.cold_items(changed))
+            for live, _ in self._pending.values():
+                live.admit(*live.cold_items(changed))
 
     def _turn_to(self, name: str, pointer: Pointer, updates: KafkaConsumer) -> None:
         """Read the version that a pointer names, unless it is held or refused already."""
-        newest = self._pending[name][0] if name in self._pending else self._installed.get(name)
+        installed = self._installed.get(name)
+        newest = self._pending[name][0] if name in self._pending else installed
+        if newest is not None and not pointer.held and self._is_refused(name, newest.version):
+            newest = None
         if newest is not None and newest.version == pointer.version:
             return
-        installed = self._installed.get(name)
-        if installed is not None and installed.version == pointer.version:
+        if newest is not None and installed is not None and installed.version == pointer.version:
             del self._pending[name]  # moved back before the other was installed
             return
         wanted = [pointer.version]
         if newest is None:
-            older = (v for v in reversed(self._store.versions(name)) if v < pointer.version)
-            wanted += older
+            wanted += self._older(name, pointer.version)
         for version in wanted:
-            reason = self._refused.get((name, version))
-            if reason is not None and not (reason == _QUALITY and pointer.held):
+            if self._is_refused(name, version, but_quality=pointer.held):
                 continue
-            live = self._load(name, version, installed, gate=not pointer.held)
+            live = self._load(name, version, gate=not pointer.held)
             if live is not None:
                 position = updates.position(self._partition)
                 # another channel may be catching up already, and position be behind for it
@@ -186,30 +219,43 @@ class Follower:
                 self._seek(updates, min(position, live.updates_offset))
                 return
 
-    def _load(
-        self, name: str, version: str, before: LiveModel | None, *, gate: bool
-    ) -> LiveModel | None:
+    def _older(self, name: str, version: str) -> list[str]:
+        """Versions before this one, the newest first."""
+        return [v for v in reversed(self._store.versions(name)) if v < version]
+
+    def _is_refused(self, name: str, version: str, *, but_quality: bool = False) -> bool:
+        """Whether this server or, by the store, any other has refused a version."""
+        reason = self._refused.get((name, version))
+        if reason is None:
+            found = self._store.refusal(name, version)
+            if found is None:
+                return False
+            reason = _QUALITY
+            self._refuse(name, version, reason, found.detail)
+        return not (but_quality and reason == _QUALITY)
+
+    def _load(self, name: str, version: str, *, gate: bool) -> LiveModel | None:
         try:
             served = read_bundle(self._store.url(name, version))
             live = LiveModel(served, self._declaration, self._catalogue)
+            reason = self._doubt(name, served.manifest) if gate else ""
         except _UNSOUND as error:
             self._refuse(name, version, "bundle", str(error))
             return None
-        if gate and before is not None and (doubt := self._doubt(live, before)):
-            self._refuse(name, version, _QUALITY, doubt)
+        if reason:
+            self._refuse(name, version, _QUALITY, reason)
+            self._store.refuse(name, version, _QUALITY, reason)
             return None
         return live
 
-    def _doubt(self, live: LiveModel, before: LiveModel) -> str:
+    def _doubt(self, name: str, manifest: Manifest) -> str:
         """Why the quality gate keeps a version out; empty: it does not."""
-        new, old = live.window_auc, before.window_auc
-        ratio = self._settings.serving.min_auc_ratio
-        if new is None or old is None or new >= ratio * old:
-            return ""
-        return (
-            f"its window AUC {new:.4f} is below {ratio:g} of {old:.4f}, that of version"
-            f" {before.version} which serves; to serve it all the same: headrace rollback --to"
+        before = (
+            self._store.manifest(name, older).get("metrics")
+            for older in self._older(name, manifest.version)
+            if (name, older) not in self._refused and self._store.refusal(name, older) is None
         )
+        return doubt(manifest.metrics, before, self._settings.serving)
 
     def _refuse(self, name: str, version: str, reason: str, detail: str) -> None:
         self._refused[name, version] = reason

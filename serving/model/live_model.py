@@ -10,11 +10,9 @@ one delta number.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,20 +26,8 @@ from settings.errors import EventError
 from streaming.events import Delta
 
 _Floats = NDArray[np.float32]
-
-
-class _Model(msgspec.Struct, frozen=True):
-    auc: float | None = None
-
-
-class _Window(msgspec.Struct, frozen=True):
-    online: _Model = _Model()
-
-
-class _Metrics(msgspec.Struct, frozen=True):
-    """Those of a manifest's figures that matter here."""
-
-    window: _Window = _Window()
+# what a float holds exactly; later than any clock
+_LATEST_MS = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +57,8 @@ def unpack(delta: Delta, number: int) -> DeltaRows:
     users, items = len(delta.user_ids), len(delta.item_ids)
     if len(delta.user_ts) != users or len(delta.item_ts) != items:
         raise EventError("ids and times differ in number", reason="lengths")
+    if not 0 <= delta.created_ms <= _LATEST_MS:
+        raise EventError(f"created_ms is {str(delta.created_ms)[:20]}: no time", reason="time")
     return DeltaRows(
         number=number,
         channel=delta.channel,
@@ -90,7 +78,7 @@ def _times(name: str, times: Sequence[int]) -> NDArray[np.int64]:
     try:
         return np.array(times, np.int64)
     except OverflowError:
-        raise EventError(f"{name} holds {max(times)}: no time", reason="time") from None
+        raise EventError(f"{name} holds {str(max(times))[:20]}…: no time", reason="time") from None
 
 
 def _matrix(name: str, data: bytes, rows: int) -> _Floats:
@@ -119,7 +107,6 @@ class LiveModel:
     ) -> None:
         self.version = served.manifest.version
         self.created_ms = served.manifest.created_ms
-        self.window_auc = _window_auc(served.manifest.metrics)
         self.updates_offset = served.manifest.updates_offset
         self.base = served.base
         self.loaded_ms = time.time_ns() // 1_000_000
@@ -153,14 +140,19 @@ class LiveModel:
         columns = item_columns(self._declaration, raw, self._catalogue)
         return self.base.item_vectors(columns, None)
 
-    def cold_items(self) -> tuple[list[str], _Floats]:
-        """Items of the catalogue without a row, and their vectors [n, W]; changes nothing."""
+    def cold_items(self, changed: Set[str] = frozenset()) -> tuple[list[str], _Floats]:
+        """Items to be encoded by their attributes alone, and their vectors [n, W].
+
+        Those are the items of the catalogue without a row, and of the ``changed`` ones those of
+        which nothing was learnt: of the others the trainer sends a new vector. Changes nothing.
+        """
         ids = [name for name in self._catalogue.ids("item") if name not in self.items]
+        ids += sorted(self._cold & changed)
         return ids, self._encode(ids) if ids else np.zeros((0, self.base.item_width), np.float32)
 
     def admit(self, ids: Sequence[str], vectors: _Floats) -> None:
         """Take in what :meth:`cold_items` gave, except what has been learnt of meanwhile."""
-        new = [at for at, name in enumerate(ids) if name not in self.items]
+        new = [at for at, name in enumerate(ids) if not self.knows_item(name)]
         names = [ids[at] for at in new]
         self._cold.update(names)
         rows = np.zeros((len(names), self.items.matrices[1].shape[1]), np.float32)
@@ -219,8 +211,3 @@ class LiveModel:
         self.delta = delta.number
         self.delta_created_ms = delta.created_ms
         return stale
-
-
-def _window_auc(metrics: Mapping[str, Any]) -> float | None:
-    """AUC of the published model over the trainer's sliding window; None if it is not told."""
-    return msgspec.convert(metrics, _Metrics).window.online.auc

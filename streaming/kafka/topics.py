@@ -20,6 +20,8 @@ DEAD_LETTERS = "dead_letters"
 # a replayed log has old times: retention by time would delete it at once
 _FOREVER = {"retention.ms": "-1"}
 _COMPACTED = {"cleanup.policy": "compact"}
+# what was deleted must stay so for a server that starts years later; more would overflow in Kafka
+_ENTITIES = {**_COMPACTED, "delete.retention.ms": str(100 * 365 * 86_400_000)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ def all_topics(settings: Settings) -> tuple[Topic, ...]:
         Topic(IMPRESSIONS, events, _FOREVER),
         Topic(CLICKS, events, _FOREVER),
         Topic(RANKINGS, events, _FOREVER),
-        Topic(ITEMS, 1, _COMPACTED),
-        Topic(USERS, 1, _COMPACTED),
+        Topic(ITEMS, 1, _ENTITIES),
+        Topic(USERS, 1, _ENTITIES),
         Topic(SAMPLES, settings.flink.parallelism, _FOREVER),
         Topic(USER_FEATURES, 1, _COMPACTED),
         Topic(ITEM_FEATURES, 1, _COMPACTED),

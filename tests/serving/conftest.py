@@ -18,9 +18,10 @@ from kafka import KafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
 from features.catalogue import Catalogue
-from features.feast_repo import Repository
+from features.feast_repo import apply_repository
 from features.logs.movielens_features import MOVIELENS
 from features.model_inputs import RawRows, item_columns, model_spec, never_seen, user_columns
+from features.online_table import online_table
 from inttower.models.inttower import IntTower, IntTowerConfig
 from inttower.publish.bundle import write_bundle
 from inttower.publish.snapshot import ModelSnapshot, contents
@@ -197,7 +198,7 @@ class World:
 
     def rank(self, user: str = "u1", **body: object) -> dict[str, Any]:
         """A ranking that must succeed."""
-        whole = {"user_id": user, "candidates": "all", "ts": NOW, "log": False, **body}
+        whole = {"user_id": user, "candidates": "all", "ts": NOW, **body}
         answer = self.http.post("/v1/rank", json=whole)
         assert answer.status_code == 200, answer.text
         result: dict[str, Any] = answer.json()
@@ -223,9 +224,9 @@ class World:
         )
 
     def read(self, topic: str) -> list[dict[str, Any]]:
-        """Everything that is on a topic now, decoded."""
+        """Everything that is on a topic now, decoded; deletions are left out."""
         records = read_span(self.settings, *span(self.settings, [topic]))
-        return [msgspec.json.decode(record.value) for record in records]
+        return [msgspec.json.decode(record.value) for record in records if record.value]
 
     def start(self) -> None:
         self.thread = threading.Thread(target=self.server.run)
@@ -261,7 +262,8 @@ def fill_features(settings: Settings) -> None:
         liked = [f"{NOW - at:013d}{item}" for at, item in enumerate(values["user_liked"])]
         row = {"user_id": user, "ts": NOW - n, **values, "user_liked": [*liked, None]}
         rows.append((user, NOW - n, msgspec.json.encode(row)))
-    Repository(settings, MOVIELENS).table("user").write(rows)
+    apply_repository(settings, MOVIELENS)
+    online_table(settings, "user").write(rows)
 
 
 @contextmanager

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 from scipy import stats
@@ -82,6 +81,7 @@ def test_a_true_difference_is_found() -> None:
     shown = exposures_of(rng, 800, 0.3, "a", spread=0.2, each=10)
     shown += exposures_of(rng, 800, 0.4, "b", spread=0.2, each=10)
     [found] = report("ab", {"a": 0.5, "b": 0.5}, shown, confidence=0.999).differences
+    assert found.p_value is not None
     assert found.p_value < 1e-4
     assert found.interval.low < 0.1 < found.interval.high
     assert (found.variant, found.control) == ("b", "a")
@@ -122,10 +122,32 @@ def test_empty_and_tiny_experiments() -> None:
     assert empty.differences == ()
     one = report("e", {"a": 0.5, "b": 0.5}, [Exposure("u", "a", 0.2, 1)])
     assert one.variants[0].ctr.interval.low == 0.0
-    none = click_rate([1, 1], [0, 0], 0.95)
+    none = click_rate([1] * 20, [0] * 20, 0.95)
     same = difference("b", none, "a", none, 0.95)
     assert same is not None
-    assert same.p_value == 1.0
+    assert same.p_value is None
+
+
+@pytest.mark.parametrize("users", [2, 9])
+def test_a_few_users_an_arm_say_nothing(users: int) -> None:
+    """Two users who click all and two who click nothing are no proof of anything."""
+    shown = [Exposure(f"{v}{n}", v, None, int(v == "b")) for v in "ab" for n in range(users)]
+    result = report("e", {"a": 0.5, "b": 0.5}, shown)
+    assert result.differences == ()
+    assert "fewer than 10 users in a, b" in " ".join(result.notes)
+    more = [Exposure(f"{v}{n}", v, None, int(v == "b")) for v in "ab" for n in range(12)]
+    [found] = report("e", {"a": 0.5, "b": 0.5}, more).differences
+    assert (found.p_value, found.interval.low, found.interval.high) == (None, -1.0, 1.0)
+
+
+def test_the_false_alarms_of_a_small_experiment_are_as_rare_as_said() -> None:
+    rng = default_rng(2)
+    alarms = 0
+    for _ in range(400):
+        pair = [exposures_of(rng, 12, 0.4, v, spread=0.3, each=10) for v in "ab"]
+        [found] = report("aa", {"a": 0.5, "b": 0.5}, pair[0] + pair[1]).differences
+        alarms += found.p_value is not None and found.p_value < 0.05
+    assert alarms / 400 < 0.085
 
 
 def test_order_does_not_matter() -> None:
@@ -134,5 +156,6 @@ def test_order_does_not_matter() -> None:
     shown += exposures_of(rng, 50, 0.4, "b", spread=0.5, each=5)
     mixed = [shown[i] for i in rng.permutation(len(shown))]
     one, two = (report("e", {"a": 0.5, "b": 0.5}, s) for s in (shown, mixed))
-    assert np.isclose(one.differences[0].p_value, two.differences[0].p_value)
+    [first], [second] = one.differences, two.differences
+    assert first.p_value == pytest.approx(second.p_value)
     assert [v.ctr.clicks for v in one.variants] == [v.ctr.clicks for v in two.variants]

@@ -1,7 +1,11 @@
-"""What is shown is logged: to whom, by which variant, version and delta, how likely, how ranked."""
+"""What is ranked is logged: to whom, by which variant, version and delta, how likely, how ranked.
+
+What is shown is logged too, if the request says that all of it is, or when it is posted.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serving.experiments.assignment import Experiment
-from streaming.kafka.topics import IMPRESSIONS
+from streaming.kafka.topics import IMPRESSIONS, RANKINGS
 from tests.serving.conftest import NOW, USER_IDS, user_raw
 
 if TYPE_CHECKING:
@@ -56,7 +60,7 @@ def test_every_exposure_is_logged_with_what_made_it(experiment: World) -> None:
     world, shown = experiment, {}
     for user in USER_IDS:
         context = {"page": f"home of {user}"}
-        shown[user] = world.rank(user, k=5, context=context, log=True)
+        shown[user] = world.rank(user, k=5, context=context, log="shown")
         # not logged, and not another variant
         again = world.rank(user, k=5, request_id="again")
         assert {**again, "request_id": ""} == {**shown[user], "request_id": ""}
@@ -67,13 +71,11 @@ def test_every_exposure_is_logged_with_what_made_it(experiment: World) -> None:
     for user, answer in shown.items():
         channel, share = shares[answer["variant"]]
         assert answer["variant"] == draw.assign(user, NOW).variant
-        assert (answer["channel"], (answer["version"], answer["delta"])) == (
+        assert (answer["model"], (answer["version"], answer["delta"])) == (
             channel,
             serving[channel],
         )
-        impressions = [i for i in found if i["user_id"] == user]
-        contexts = [i.pop("context") for i in impressions]
-        assert impressions == [
+        assert [i for i in found if i["user_id"] == user] == [
             {
                 "request_id": answer["request_id"],
                 "user_id": user,
@@ -83,24 +85,73 @@ def test_every_exposure_is_logged_with_what_made_it(experiment: World) -> None:
                 "score": item["score"],
                 "experiment": "moving-against-frozen",
                 "variant": answer["variant"],
-                "model": answer["channel"],
+                "model": answer["model"],
                 "version": answer["version"],
                 "propensity": share,
+                "context": {"page": f"home of {user}"},
             }
             for position, item in enumerate(answer["items"])
         ]
-        features = {context["page"]: context["features"] for context in contexts}
-        [(page, values)] = features.items()
-        assert page == f"home of {user}"
-        raw = user_raw(USER_IDS.index(user))
-        assert list(values.values()) == [list(v) if isinstance(v, tuple) else v for v in raw]
     assert {answer["variant"] for answer in shown.values()} == set(shares)
+    # the rankings: with delta and features, and those that were not shown too
+    rankings = world.read(RANKINGS)
+    assert len(rankings) == 2 * len(USER_IDS)
+    by_request = {ranking["request_id"]: ranking for ranking in rankings}
+    for user, answer in shown.items():
+        ranking = by_request[answer["request_id"]]
+        raw = user_raw(USER_IDS.index(user))
+        features = list(ranking.pop("features").values())
+        assert features == [list(v) if isinstance(v, tuple) else v for v in raw]
+        delta = {} if answer["delta"] == -1 else {"delta": answer["delta"]}
+        assert ranking == {
+            **{name: answer[name] for name in ("request_id", "user_id", "ts", "model", "version")},
+            **{name: answer[name] for name in ("experiment", "variant", "items")},
+            **delta,
+            "propensity": shares[answer["variant"]][1],
+            "context": {"page": f"home of {user}"},
+        }
+
+
+def test_an_impression_gets_what_its_ranking_knows(experiment: World) -> None:
+    """The application reports what was shown, by request and item alone."""
+    world, answer = experiment, experiment.rank("u3", k=5, context={"page": "home"})
+    kept = [answer["items"][at] for at in (3, 0)]
+    posted = [
+        {"request_id": answer["request_id"], "item_id": item["item_id"], "position": position}
+        for position, item in enumerate(kept)
+    ]
+    posted.append({"request_id": answer["request_id"], "item_id": "an advertisement", "ts": NOW})
+    posted.append({"request_id": "elsewhere", "user_id": "u3", "item_id": "i1", "ts": NOW})
+    before = time.time_ns() // 10**6
+    assert world.http.post("/v1/events", json={"impressions": posted}).status_code == 202
+    found = logged(world, 4)  # ranked is not shown: none but the posted ones
+    ranked = {name: answer[name] for name in ("user_id", "experiment", "variant", "model")}
+    ranked |= {"version": answer["version"], "context": {"page": "home"}}
+    ranked["propensity"] = 0.7 if answer["variant"] == "moving" else 0.3
+    for impression, item in zip(found, kept, strict=False):
+        assert before <= impression.pop("ts") <= time.time_ns() // 10**6
+        assert impression.pop("score") == item["score"]
+        assert impression.pop("position") == kept.index(item)
+        ids = {"request_id": answer["request_id"], "item_id": item["item_id"]}
+        assert impression == {**ranked, **ids}
+    assert found[2] == {**ranked, **posted[2]}  # of this ranking, with no score in it
+    assert found[3] == posted[3]
+
+
+def test_what_the_application_says_itself_is_kept(experiment: World) -> None:
+    answer = experiment.rank("u3", k=1)
+    own = {"request_id": answer["request_id"], "item_id": answer["items"][0]["item_id"]}
+    own |= {"user_id": "u3", "ts": NOW, "score": 0.125, "version": "mine", "context": {"a": 1}}
+    assert experiment.http.post("/v1/events", json=own).status_code == 202
+    [found] = logged(experiment, 1)
+    assert {name: found[name] for name in own} == own
+    assert found["variant"] == answer["variant"]
 
 
 def test_asking_for_a_channel_is_no_part_of_the_experiment(experiment: World) -> None:
     for channel, version in (("champion", "000005"), ("frozen", "000001")):
-        answer = experiment.rank("u1", k=1, channel=channel, log=True)
-        assert (answer["channel"], answer["variant"]) == (channel, None)
+        answer = experiment.rank("u1", k=1, channel=channel, log="shown")
+        assert (answer["model"], answer["variant"]) == (channel, None)
         assert answer["version"] == version
     found = logged(experiment, 2)
     assert all("variant" not in i and "propensity" not in i for i in found)
@@ -117,6 +168,6 @@ def test_before_the_start_everyone_gets_the_control(
         world.publish(model, "000001", channel=channel)
     world.start()
     world.until(lambda: world.http.get("/readyz").is_success)
-    answers = [world.rank(user, k=1, log=True) for user in USER_IDS]
-    assert {(a["channel"], a["variant"]) for a in answers} == {("champion", None)}
+    answers = [world.rank(user, k=1, log="shown") for user in USER_IDS]
+    assert {(a["model"], a["variant"]) for a in answers} == {("champion", None)}
     assert not any("propensity" in i for i in logged(world, len(USER_IDS)))

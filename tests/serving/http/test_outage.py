@@ -42,12 +42,12 @@ def test_a_broker_that_goes_away(
         world.start()
         world.publish(model, "000001")
         world.until(lambda: world.serving() == ("000001", -1))
-        world.rank("u1", k=2, log=True)
+        world.rank("u1", k=2, log="shown")
         world.until(lambda: world.metric("headrace_outbox_pending") == 0)
 
         mortal.kill()
         began = time.monotonic()
-        shown = [world.rank("u1", k=3, log=True) for _ in range(20)]
+        shown = [world.rank("u1", k=3, log="shown") for _ in range(20)]
         assert time.monotonic() - began < 2, "a ranking waited for the broker"
         answer = world.http.post("/v1/events", json=EVENT)
         assert answer.status_code == 503
@@ -69,7 +69,7 @@ def test_a_broker_that_goes_away(
         lost = {"topic": world.settings.topic(IMPRESSIONS), "reason": "stopped"}
         world.kafka.close()
         mortal.kill()
-        world.rank("u1", k=4, log=True)
+        world.rank("u1", k=4, log="shown")
         began = time.monotonic()
         world.stop()
         assert time.monotonic() - began < 10

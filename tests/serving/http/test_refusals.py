@@ -174,7 +174,7 @@ def test_the_quality_gate(shared: World, model: IntTower, other: IntTower) -> No
     shared.until(lambda: shared.serving() == (good, -1))
     shared.store.rollback("champion", to=bad)
     shared.until(lambda: shared.serving() == (bad, -1), timeout_s=2.5)
-    shared.store.release("champion")
+    shared.store.resume("champion")
     shared.until(lambda: shared.serving() == (good, -1), timeout_s=2.5)
 
 
@@ -207,6 +207,9 @@ BAD_DELTAS: dict[str, tuple[dict[str, Any], str]] = {
     "narrow": ({**ITEM, "item_vectors": numbers(1), "item_rows": numbers(1)}, "width"),
     "no rows": ({**USER}, "width"),
     "one of two": ({**ITEM, "item_rows": numbers(9)}, "width"),
+    "made at no time": ({"created_ms": msgspec.Raw(b"9" * 400)}, "time"),
+    "made before 1970": ({"created_ms": -1}, "time"),
+    "400 digits": ({**USER, "user_ts": [msgspec.Raw(b"9" * 400)], "user_rows": numbers(8)}, "time"),
     "beyond all time": ({**USER, "user_ts": [2**63], "user_rows": numbers(8)}, "time"),
 }
 
@@ -223,6 +226,7 @@ def test_a_bad_delta_is_refused_as_a_whole(
     assert shared.versions()["refused"][0]["reason"] == reason
     assert shared.serving() == serves
     assert shared.rank("u1")["items"] == scores
+    assert shared.metric("headrace_channel_deltas_total", channel="champion", outcome="refused") > 0
 
 
 NO_UPDATES = [

@@ -84,7 +84,7 @@ class Publisher:
 @contextmanager
 def hammered(world: World) -> Iterator[list[list[Found]]]:
     """Three clients rank the same for as long as this lasts: what each was told, in order."""
-    body = {"user_id": "u3", "candidates": ITEM_IDS, "ts": NOW, "log": False}
+    body = {"user_id": "u3", "candidates": ITEM_IDS, "ts": NOW}
     stopping = threading.Event()
 
     def rank(found: list[Found]) -> None:
@@ -201,9 +201,31 @@ def test_a_rollback_is_followed_and_held(world: World, model: IntTower) -> None:
     world.publish(model, "000003", auc=0.9)
     marker = world.send_delta("000001")
     world.until(lambda: world.serving() == ("000001", marker))
-    world.store.release("champion")
+    world.store.resume("champion")
     world.until(lambda: world.serving() == ("000003", -1), timeout_s=2.5)
     assert world.versions()["refused"] == []
+
+
+def test_a_verdict_of_the_gate_holds_after_a_restart_and_on_every_replica(
+    make_world: Callable[..., World], model: IntTower, unused_port: Callable[[], int]
+) -> None:
+    world = make_world()
+    world.start()
+    world.publish(model, "000001", auc=0.8)
+    world.until(lambda: world.serving() == ("000001", -1))
+    world.publish(world.models.train(seed=2), "000002", parent="000001", auc=0.7)
+    world.until(lambda: world.versions()["refused"])
+    refused = world.versions()["refused"][0]
+    assert (refused["what"], refused["reason"]) == ("version 000002", "quality")
+    replica = make_world(port=unused_port())
+    replica.start()
+    replica.until(lambda: replica.serving() == ("000001", -1))
+    assert replica.versions()["refused"][0]["detail"] == refused["detail"]
+    # one that serves what another refuses goes back to what nobody has
+    world.publish(model, "000003", parent="000001", auc=0.8)
+    world.until(lambda: world.serving() == replica.serving() == ("000003", -1))
+    world.store.refuse("champion", "000003", "quality", "found by a replica of other settings")
+    world.until(lambda: world.serving() == replica.serving() == ("000001", -1))
 
 
 # ---------------------------------------------------------------------- starting late
@@ -297,7 +319,7 @@ def test_a_server_that_cannot_follow_ends(
     world, ended = make_world(), list[bool]()
     world.thread = threading.Thread(target=lambda: ended.append(world.server.run()))
     world.thread.start()
-    world.until(lambda: "no version" in world.http.get("/readyz").text)
+    world.until(lambda: world.http.get("/readyz").is_success)
 
     def look(*_: object) -> None:
         raise RuntimeError("what nobody thought of")

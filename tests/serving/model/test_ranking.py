@@ -37,7 +37,7 @@ def test_scores_are_those_of_the_model(world: World, model: IntTower) -> None:
     )
     scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
-    assert (answer["version"], answer["delta"], answer["channel"]) == ("000001", -1, "champion")
+    assert (answer["version"], answer["delta"], answer["model"]) == ("000001", -1, "champion")
     # "all" holds what the catalogue has and the model has not learnt yet, too
     assert {i["item_id"] for i in world.rank("u3", k=100)["items"]} == {*names, "newcomer"}
 

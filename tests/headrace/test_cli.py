@@ -66,7 +66,7 @@ def test_the_commands_of_the_design_are_there() -> None:
         (["--set", "trainer.batch_span_ms=0", "settings"], "setting trainer.batch_span_ms: "),
         (["--set", "cafka.x=1", "settings"], "no section 'cafka'; there are state, kafka,"),
         (["--config", "none.toml", "settings"], "none.toml: there is no such file"),
-        (["replay", "ml-2m", "--path", "."], "no reader for the log 'ml-2m': choose ml-100k"),
+        (["replay", "ml-2m", "--path", "."], "no log 'ml-2m'"),
         (["replay", "ml-1m"], "download it and give its folder with --path"),
         (["replay", "ml-1m", "--path", "."], "ratings.dat"),
         (["--set", "serving.port=1", "rank", "u"], "start one with `headrace up`"),

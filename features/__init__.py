@@ -1,1 +1,1 @@
-"""Features declared once: SQL, feature store and model inputs come from here."""
+"""Features, declared once: the job's SQL, the offline engine, Feast and model inputs follow."""

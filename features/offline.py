@@ -1,12 +1,11 @@
 """The offline engine: the declared streaming features as of any time, from a log in memory.
 
-What the streaming job computes event by event is here a lookup in sorted arrays: the events of
-each user and item lie in order of time, and the features before a time follow from how many of
-them are earlier. So a row can also be asked for features that are older than itself, which is how
-:mod:`bench.delay` makes counters late.
+It computes what the streaming job computes event by event, by lookups in sorted arrays: the events
+of each user and item are in time order, and features as of a time follow from how many are earlier.
+A row may also ask for older features; :mod:`bench.delay` uses that to make counters late.
 
-The values are the job's: an event counts strictly after its own millisecond, so an impression
-knows neither its own outcome nor its siblings.
+Values equal the job's: an event counts strictly after its own millisecond, so an impression knows
+neither its own outcome nor its siblings.
 """
 
 from __future__ import annotations
@@ -68,12 +67,12 @@ class _Timeline:
         return np.searchsorted(self.keys, whose.astype(np.int64) * self.span + since)
 
     def first(self, whose: Codes) -> NDArray[np.int64]:
-        """Where the entries of each begin; int64 [B]."""
+        """First entry of each; int64 [B]."""
         return np.searchsorted(self.keys, whose.astype(np.int64) * self.span)
 
 
 class OfflineFeatures:
-    """Answers what was known of users and items at given times.
+    """Features of users and items as of given times.
 
     Args:
         declaration: the features.
@@ -98,7 +97,7 @@ class OfflineFeatures:
             at: the times, ms, int64 [B].
 
         Returns:
-            An array [B] each; recent items are codes [B, 16], newest first, -1 behind the last.
+            An array [B] each; recent items are codes [B, 16], newest first, padded with -1.
         """
         return [self._value(f, whose, at) for f in self._declaration.of_entity(entity)]
 

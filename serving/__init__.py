@@ -1,1 +1,1 @@
-"""The HTTP server that ranks with fresh vectors, and its experiments."""
+"""The HTTP server: it ranks with fresh vectors, takes events in, and runs experiments."""

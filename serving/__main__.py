@@ -14,12 +14,12 @@ from settings.settings import Settings
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; the exit status."""
+    """Serve until SIGTERM or SIGINT; returns the exit status."""
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("kafka").setLevel(logging.WARNING)
-    # a ranking multiplies thin blocks, one after the other: more threads would wait for each other
+    # a ranking multiplies thin blocks in sequence: more threads would only wait for each other
     threadpool_limits(1, user_api="blas")
     try:
         return 0 if run(Settings.read(Path(sys.argv[1]))) else 1

@@ -1,1 +1,1 @@
-"""Samples to models: predict, learn, record, publish."""
+"""The trainer: predicts each sample, records, learns, publishes."""

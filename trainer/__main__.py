@@ -23,7 +23,7 @@ log = logging.getLogger("trainer")
 
 
 def main(arguments: list[str]) -> int:
-    """Run; gives the exit status."""
+    """Run; returns the exit status."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m trainer SETTINGS.json\n")
         return 2

@@ -1,4 +1,4 @@
-"""The newest raw features of each user or item, as the samples brought them."""
+"""The newest raw features of each user or item, from the samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LatestRows:
     Args:
         declaration: says which values an entity has, and in which order.
         entity: whose rows.
-        limit: rows kept at most; the ones with the oldest event time go first.
+        limit: most rows; those with the oldest event time are evicted first.
     """
 
     def __init__(self, declaration: Declaration, entity: Entity, limit: int) -> None:
@@ -34,7 +34,7 @@ class LatestRows:
         return list(self._rows)
 
     def update(self, ids: Sequence[str], times: Sequence[int], features: Iterable[Any]) -> None:
-        """Take in the features of samples, given the impression times (ms).
+        """Update from samples, with the times of their impressions (ms).
 
         Args:
             ids: of the entity, one a sample.
@@ -50,14 +50,14 @@ class LatestRows:
             self._evict()
 
     def _evict(self) -> None:
-        # a tenth at a time, so that the sort is paid for rarely
+        # a tenth at a time, so that sorting is rare
         excess = len(self._rows) - self._limit + self._limit // 10
         oldest = sorted(self._rows, key=lambda id_: (self._rows[id_][0], id_))
         for id_ in oldest[:excess]:
             del self._rows[id_]
 
     def raw(self, ids: Sequence[str]) -> RawRows:
-        """The rows of these ids; someone without a row has no history: all zero."""
+        """The rows of these ids; zeros without a row, which means no history."""
         return RawRows(ids, [self._rows.get(id_, self._blank)[1] for id_ in ids])
 
     def times(self, ids: Sequence[str]) -> list[int]:

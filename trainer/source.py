@@ -59,9 +59,9 @@ class SampleSource:
         self._paused: set[int] = set()
 
     def poll(self, timeout_ms: int) -> Iterator[SampleRecord]:
-        """Records that have arrived, at most some thousands; none when the time is over.
+        """Records that have arrived, at most some thousands; none at the timeout.
 
-        A broker that is away looks like one that has no records.
+        A broker that is down looks like one that has no records.
 
         Raises:
             CheckpointError: the next record has been deleted from the topic.
@@ -79,7 +79,7 @@ class SampleSource:
                 yield SampleRecord(place.partition, record.offset, record.value)
 
     def hold(self, ahead: set[int]) -> None:
-        """Read nothing from these partitions until told otherwise (they have run ahead)."""
+        """Pause these partitions, which have run ahead, until the next call."""
         if ahead == self._paused:
             return
         self._consumer.resume(*self._places(self._paused - ahead))
@@ -90,7 +90,7 @@ class SampleSource:
         return [TopicPartition(self._topic, p) for p in sorted(partitions)]
 
     def lag(self) -> int:
-        """Records that the broker has told of and that were not yielded yet."""
+        """Records on the broker that were not yielded yet."""
         behind = 0
         for partition, offset in self.offsets.items():
             end = self._consumer.highwater(TopicPartition(self._topic, partition))
@@ -98,7 +98,7 @@ class SampleSource:
         return behind
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close the consumer."""
         self._consumer.close()
 
 

@@ -1,4 +1,4 @@
-"""What the trainer makes of a user state: rows for servers, and inputs put into encoded batches."""
+"""User state in the trainer: rows for servers, and inputs of encoded batches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from inttower.state.user_state import UserState
 
 
 def user_rows(model: Decoupled, state: UserState | None, columns: Columns) -> FloatArray:
-    """What a server needs of users: the learnt row, and behind it the state's inputs of the user.
+    """Rows of users for servers: the learnt row, followed by the user state's inputs.
 
     Args:
         model: has the rows, and the spec in whose order the state's fields stand.
-        state: None: there is nothing behind the rows.
+        state: None: the learnt rows only.
         columns: ids and static fields of n users.
 
     Returns:
@@ -34,9 +34,9 @@ def user_rows(model: Decoupled, state: UserState | None, columns: Columns) -> Fl
 
 
 def set_inputs(batch: Batch, spec: FeatureSpec, inputs: Mapping[str, FloatArray]) -> None:
-    """Set these dense fields of a batch, in place: its rows were encoded before they were known.
+    """Set these dense fields of a batch in place; they were unknown when it was encoded.
 
-    Inputs that the spec does not have are not set: a model may do without them.
+    Inputs that the spec does not have are ignored: a model need not read them.
     """
     layout = Layout(spec)
     names = {f.name for f in layout.dense}

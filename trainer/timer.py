@@ -1,4 +1,4 @@
-"""When something is due again, by wall time."""
+"""A timer: when something is due again, by wall time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Timer:
-    """Due every so many seconds, counted from when it was last found due.
+    """Due every so many seconds, counted from the last time that it was due.
 
     Args:
         every_s: at least this long between two times; 0: always due.
@@ -17,11 +17,11 @@ class Timer:
         self.reset()
 
     def reset(self) -> None:
-        """Count from now."""
+        """Start again from now."""
         self._next = time.monotonic() + self._every_s
 
     def due(self) -> bool:
-        """True if the time has come; it is then counted anew."""
+        """True if it is due; then it starts again."""
         if time.monotonic() < self._next:
             return False
         self.reset()
@@ -32,5 +32,5 @@ class Timer:
         self._next = time.monotonic() + seconds
 
     def wait(self, seconds: float) -> None:
-        """Not before so many seconds from now."""
+        """Not due for so many seconds from now."""
         self._next = max(self._next, time.monotonic() + seconds)

@@ -1,6 +1,7 @@
-"""Which channel a user gets: experiments, read from a file.
+"""Assigns users to variants: an experiment, read from a file, maps a user to a channel.
 
-An experiment file is TOML. The shares are of users, must sum to 1 and count in ten-thousandths::
+An experiment file is TOML. Shares are shares of the users, have at most four decimals and sum to
+1::
 
     name = "online-against-frozen"
     salt = "2026-11"             # optional, the name by default: another salt is another draw
@@ -20,13 +21,13 @@ An experiment file is TOML. The shares are of users, must sum to 1 and count in 
 **Assignment.** A keyed hash of the user id picks one of 10,000 buckets; the salt is the key, so
 two experiments with different salts are independent draws. Buckets belong to variants.
 
-**Who moves when shares change.** The first variant is the control: it holds the buckets that the
-others leave. Each other variant has a starting point of its own and takes buckets from there on,
-however large the rest are. So while a share grows, users only move from the control into that
-variant, and a user of any variant but the control moves only when its own share shrinks. For this
-two neighbours grow towards each other and share one stretch of buckets; where they would overlap
-the file is refused (with up to three variants this cannot happen). Order and number of variants
-are part of the draw: new variants are a new experiment.
+**Who moves when shares change.** The first variant is the control: it has the buckets that the
+others do not take. Each other variant takes buckets from a starting point of its own, which does
+not depend on the other shares. So while a share grows, users only move from the control into that
+variant, and a user of another variant moves only when that variant's share shrinks. Neighbouring
+variants grow towards each other; a file in which they would overlap is refused (impossible with up
+to three variants). Order and number of variants are part of the draw: other variants are a new
+experiment.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a user gets. ``variant`` and ``propensity`` are None outside of the experiment."""
+    """A user's assignment. ``variant`` and ``propensity`` are None outside the experiment."""
 
     channel: str
     variant: str | None
@@ -79,13 +80,13 @@ class Experiment:
     """A fixed map from users to variants.
 
     Args:
-        name: names it in reports.
+        name: shown in reports.
         variants: the control first; shares sum to 1.
         salt: the key of the draw; None: the name.
         start_ms: event time in ms; see the module.
 
     Raises:
-        ConfigurationError: shares or names that cannot work; the text says which and the cure.
+        ConfigurationError: impossible shares or names; the text says which, and what to do.
 
     >>> half = Experiment("demo", (Variant("a", "champion", 0.5), Variant("b", "frozen", 0.5)))
     >>> [half.assign(user, ts=0).variant for user in ("1", "2", "3", "4")]
@@ -112,7 +113,7 @@ class Experiment:
         self._variant_of_bucket = _lay_out(name, [v.share for v in variants])
         self._arms = [Assignment(v.channel, v.name, v.share) for v in variants]
         self._outside = Assignment(variants[0].channel, None, None)
-        # a key of any length, brought to the length that blake2b takes
+        # hash a key of any length to the length that blake2b takes
         key = hashlib.blake2b(self.salt.encode(), digest_size=32).digest()
         self._hash = hashlib.blake2b(key=key, digest_size=8)
 
@@ -123,11 +124,11 @@ class Experiment:
 
     @classmethod
     def read(cls, path: Path, channels: tuple[str, ...]) -> Self:
-        """The experiment in a file, for a server that holds ``channels``.
+        """Read an experiment's file, for a server that has ``channels``.
 
         Raises:
             ConfigurationError: the file is missing, is no experiment, or names a channel that
-                the server does not hold.
+                the server does not have.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -162,7 +163,7 @@ class Experiment:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Every channel that it may send a user to, the control's first."""
+        """All channels of its variants, the control's first."""
         return tuple(dict.fromkeys(v.channel for v in self.variants))
 
     def bucket(self, user_id: str) -> int:
@@ -206,7 +207,7 @@ def _lay_out(name: str, shares: list[float]) -> list[int]:
 
 
 def active_experiment(settings: Settings) -> Experiment:
-    """What ``serving.experiment`` names, or everyone on the first channel.
+    """The experiment that ``serving.experiment`` names, or everyone on the first channel.
 
     Raises:
         ConfigurationError: the file cannot be used.

@@ -1,1 +1,1 @@
-"""What the server ranks with: store follower, live model, ranking."""
+"""What the server ranks with: follower of the store, live model, ranking."""

@@ -1,4 +1,4 @@
-"""The channels of a server: what each serves, and what it refused."""
+"""The channels of a server: which version each serves, and which it refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Channel:
         return float("nan") if created is None else (now_ms() - created) / 1000
 
     def install(self, live: LiveModel) -> None:
-        """Serve another version from now on."""
+        """Switch to another version."""
         before, self.live = self.live, live
         if before is not None:
             VERSION_INFO.remove(self.name, before.version)
@@ -67,7 +67,7 @@ class Channel:
         )
 
     def apply(self, delta: DeltaRows) -> None:
-        """Take in a checked delta for the version that serves; another's is passed over."""
+        """Apply a checked delta of the version that serves; ignore one of another version."""
         live = self.live
         if live is None or live.version != delta.base_version:
             DELTAS.labels(self.name, "other_base").inc()
@@ -78,7 +78,7 @@ class Channel:
         DELTA_LAG.labels(self.name).observe(max(0, now_ms() - delta.created_ms) / 1000)
 
     def refuse(self, what: str, reason: str, detail: str) -> None:
-        """Keep and tell that something was not taken."""
+        """Record, log and count a refusal."""
         serves = self.live.version if self.live else "nothing"
         log.error(
             "channel %s refuses %s (%s): %s; it serves %s", self.name, what, reason, detail, serves

@@ -1,4 +1,4 @@
-"""Rows by text id that grow and are refreshed, each with the event time of what is behind it."""
+"""A growing table of learnt rows by text id, each with the event time of its newest sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Floats = NDArray[np.float32]
-# older than any event: a row that any other may replace
+# older than any event: any other row may replace it
 NEVER = int(np.iinfo(np.int64).min)
 
 
@@ -77,7 +77,7 @@ class RowTable:
         ts: Sequence[int] | NDArray[np.int64],
         fresh: Sequence[NDArray[np.float32]],
     ) -> int:
-        """Take in rows, new ids included, except where what is held is newer.
+        """Update rows and add new ids, except where the present row is newer.
 
         Args:
             names: the ids, each once.
@@ -85,7 +85,7 @@ class RowTable:
             fresh: float32 [len(names), width] for each matrix.
 
         Returns:
-            How many rows were older than those held, and passed over.
+            How many rows were stale: older than the present ones, and ignored.
         """
         self._admit(names)
         rows = self.find(names)
@@ -103,7 +103,7 @@ class RowTable:
                 self._row_of[name] = len(self.ids)
                 self.ids.append(name)
         if len(self.ids) > len(self._ts):
-            # by half as much again, so that growth costs little over many deltas
+            # by half as much again, so that growth is cheap over many deltas
             room = len(self.ids) * 3 // 2 - len(self._ts)
             self._ts = np.concatenate([self._ts, np.full(room, NEVER, dtype=np.int64)])
             self._held = [

@@ -1,4 +1,4 @@
-"""Flink's checkpoints on disk: the newest complete one, and those that earlier runs left."""
+"""Flink's checkpoints on disk: finds the newest complete one, deletes those of earlier runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def checkpoint_url(settings: Settings) -> str:
 def newest_checkpoint(url: str) -> str | None:
     """The newest complete checkpoint or savepoint below a folder, over all jobs that wrote there.
 
-    One without ``_metadata`` was not finished.
+    A checkpoint without ``_metadata`` is incomplete.
     """
     files, root = fsspec.url_to_fs(url)
     complete = [
@@ -31,7 +31,7 @@ def newest_checkpoint(url: str) -> str | None:
 
 
 def prune_checkpoints(url: str, keep: str) -> None:
-    """Delete what earlier runs left, except the checkpoint that this one starts from."""
+    """Delete checkpoints of earlier runs, except the one that this run starts from."""
     files, root = fsspec.url_to_fs(url)
     if not files.exists(root):
         return

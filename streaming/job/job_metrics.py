@@ -1,4 +1,4 @@
-"""The job's essential figures, from Flink's REST interface to Prometheus."""
+"""The job's metrics: from Flink's REST interface to Prometheus."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ _TIMEOUT_S = 2.0
 
 
 class JobMetrics:
-    """Gauges that follow a running job; the names are listed in :mod:`streaming.job.flink_job`."""
+    """Gauges that follow a running job."""
 
     def __init__(self) -> None:
-        self._up = Gauge("headrace_job_up", "1 while Flink says that the job is running")
+        self._up = Gauge("headrace_job_up", "1 while Flink reports that the job is running")
         self._checkpoints = Gauge("headrace_job_checkpoints_total", "Checkpoints completed")
-        self._seconds = Gauge("headrace_job_checkpoint_seconds", "Duration of the newest")
-        self._bytes = Gauge("headrace_job_checkpoint_bytes", "Size of the newest")
-        self._restarts = Gauge("headrace_job_restarts_total", "Restarts inside the process")
-        self._records = Gauge(
-            "headrace_job_records", "Records of a part of the job", ["vertex", "direction"]
+        self._seconds = Gauge(
+            "headrace_job_checkpoint_seconds", "Duration of the newest checkpoint"
         )
-        self._watermark = Gauge("headrace_job_watermark_ms", "The smallest watermark of all parts")
+        self._bytes = Gauge("headrace_job_checkpoint_bytes", "Size of the newest checkpoint")
+        self._restarts = Gauge(
+            "headrace_job_restarts_total", "Restarts by Flink, inside the process"
+        )
+        self._records = Gauge(
+            "headrace_job_records",
+            "Records read and written by an operator",
+            ["vertex", "direction"],
+        )
+        self._watermark = Gauge("headrace_job_watermark_ms", "Smallest watermark of all operators")
 
     def update(self, rest: str, job: str, status: str) -> None:
-        """Ask Flink; what it does not answer stays as it was."""
+        """Update from Flink; without an answer gauges keep their values."""
         self._up.set(status == "RUNNING")
         if status != "RUNNING":
             return

@@ -1,1 +1,1 @@
-"""Everything about Kafka: client, broker, topics, time marks, the ledger of events."""
+"""Kafka: client, embedded broker, topics, time marks, the ledger of events."""

@@ -328,7 +328,7 @@ def _folder_bytes(folder: Path) -> int:
 
 
 class BrokerMetrics:
-    """What the broker's process tells Prometheus."""
+    """The broker's metrics."""
 
     def __init__(self) -> None:
         self.up = Gauge("headrace_broker_up", "1 while the embedded broker serves")

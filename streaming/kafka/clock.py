@@ -1,8 +1,8 @@
 """The clock: live time marks, ten times a second, in every partition of impressions and clicks.
 
-``python -m streaming.kafka.clock SETTINGS``. Live events come from many senders and say nothing
-when nothing happens; the clock says how late it is, so that samples close. It must not run beside a
-replay, whose time is the log's.
+``python -m streaming.kafka.clock SETTINGS``. Live events come from many senders, and none come
+while nothing happens. The clock's time marks move the watermark all the same, so that samples
+close. It must not run during a replay, which writes marks with the log's time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BROKER_S = 60.0
 
 
 class ClockMetrics:
-    """What the clock tells Prometheus."""
+    """The clock's metrics."""
 
     def __init__(self) -> None:
         self.marks = Counter(
@@ -41,13 +41,13 @@ class ClockMetrics:
 
 
 def run(settings: Settings, stopping: threading.Event) -> None:
-    """Write marks until told to stop.
+    """Write time marks until told to stop.
 
-    While the broker is away nothing is written, and then one mark says it all: marks that have
-    grown old in a queue would be of no use.
+    While the broker is down no mark is written; one mark afterwards is enough, since old marks
+    would add nothing.
 
     Raises:
-        BrokerError: no broker within a minute of the start, or told to stop while it was away.
+        BrokerError: no broker within a minute of the start, or stopped while it was down.
     """
     metrics = ClockMetrics()
     wait_for_broker(settings, _BROKER_S)

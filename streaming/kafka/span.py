@@ -1,7 +1,7 @@
-"""Reads the records of topics from given offsets to given offsets, and gives up in time.
+"""Reads a span of topics, from given offsets to given offsets, with a deadline.
 
-Positions are compared rather than the offsets of records: a transaction's marks count as offsets
-and are never delivered.
+It compares positions and not the offsets of records: the markers of a transaction take offsets, but
+are never delivered.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def span(
     committed: bool = True,
     newest: int | None = None,
 ) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
-    """Where topics begin and end now.
+    """First and next offsets of topics, now.
 
     Args:
         settings: where the broker is.
-        names: the topics, by the design's names.
+        names: the topics, without prefix.
         committed: the ends as a reader of committed records sees them.
         newest: begin at most so many offsets before the end of each partition.
 
@@ -66,14 +66,14 @@ def read_span(
     committed: bool = True,
     patience_s: float = PATIENCE_S,
 ) -> Iterator[ConsumerRecord]:
-    """Every record from ``start`` up to and without ``end``, a partition's in their order.
+    """All records from ``start`` up to, not including, ``end``; in order within a partition.
 
     Args:
         settings: where the broker is.
         start: first offset of each partition; each must still be there.
         end: where to stop; a partition that is not named, or ends before its start, is not read.
         committed: leave out records of open and aborted transactions.
-        patience_s: the longest time without progress.
+        patience_s: longest time without progress.
 
     Raises:
         BrokerError: the broker cannot be reached, fails, or makes no progress for so long.
@@ -93,7 +93,7 @@ def read_span(
 def read_until(
     reader: KafkaConsumer, end: Offsets, *, patience_s: float = PATIENCE_S
 ) -> Iterator[ConsumerRecord]:
-    """What a consumer gets until it stands at ``end`` or behind it; some of it lies behind.
+    """Records of a consumer until its position reaches ``end``; some may be beyond it.
 
     Raises:
         BrokerError: the broker fails, or makes no progress for ``patience_s``.

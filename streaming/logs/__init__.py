@@ -1,4 +1,4 @@
-"""Event logs: what a replay needs to know of one, and logs that a TOML file declares."""
+"""Event logs: the protocol of a log, and logs that a TOML file declares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of users and items, as entities."""
+"""Reads catalogues: the attributes of users and items, as entities."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def read_catalogue(
 ) -> Iterator[Entity]:
     """The entities of one side, in the order of their file; none if nothing is declared.
 
-    Without files of its own a catalogue is read from ``[events]``: the first row, by time, that
-    names an id. What changes later is not told to what came before.
+    Without files of its own a catalogue is read from ``[events]``: the first row, by time, with an
+    id. Later changes are not used, since they would leak into earlier events.
 
     Raises:
         LogFileError: a file is missing or broken.
@@ -41,7 +41,7 @@ def read_catalogue(
     table = catalogue.table
     if table is not None and catalogue.optional and not _there(table.patterns, folder):
         log.warning(
-            "%s: %s is missing: the log goes without %s of its %s",
+            "%s: %s is missing: the log has no %s of its %s",
             declared.name,
             ", ".join(table.patterns),
             ", ".join(catalogue.fields),
@@ -129,7 +129,7 @@ def _maker(one: AttributeColumn, title: str) -> Callable[[Any], Value | None]:
             return [float(number) for number in cell] or None
         except ValueError as error:
             raise LogFileError(
-                f"{title}: {' '.join(cell)[:80]!r} is no vector: give numbers, and the separator"
+                f"{title}: {' '.join(cell)[:80]!r} is not a vector: give numbers, and the separator"
             ) from error
 
     return vector

@@ -1,7 +1,7 @@
 """The demo's log, ML-100K, from a package that carries it.
 
-The data's terms forbid passing it on, so nothing of it lies in this repository: the user's own
-installer fetches the package ``recbole`` from the user's own package index, and the three files are
+The data's licence forbids redistribution, so none of it is in this repository. The user's own
+installer fetches the package ``recbole`` from the user's package index, and the three files are
 checked by checksum.
 """
 
@@ -26,10 +26,10 @@ _SHA256 = {
 
 
 def fetch_ml_100k(folder: Path) -> Path:
-    """Put ML-100K, in RecBole's form, into a folder, unless it is there already.
+    """Fetch ML-100K, in RecBole's form, into a folder, unless it is there already.
 
     Args:
-        folder: where to; made if needed.
+        folder: the target; created if needed.
 
     Returns:
         The folder.

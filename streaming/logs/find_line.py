@@ -1,4 +1,4 @@
-"""The line of a text file that a row came from: looked for only when a row is unreadable."""
+"""Finds the line of a text file that an unreadable row came from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from streaming.logs.sources import Source, first_lines, split_line
 
-# lines of a file that are searched; a bad row further on is told without its line
+# lines of a file that are searched; a bad row further on is reported without its line
 _SEARCHED = 2_000_000
 _Cells = Mapping[str, str | None]
 
@@ -19,11 +19,11 @@ class BadRow:
     """A row that was skipped.
 
     Attributes:
-        file: where.
-        line: from 1; 0 where it is not known.
-        reason: why.
-        column: of what, where one column is to blame.
-        cells: what it holds, by column; or the whole line, without a name.
+        file: its file.
+        line: from 1; 0 if unknown.
+        reason: why it was skipped.
+        column: the faulty column, if it is one.
+        cells: its cells by column; or the whole line, without a name.
     """
 
     file: str
@@ -43,7 +43,7 @@ class BadRow:
 def find_lines(
     source: Source, rows: Sequence[BadRow], encoding: str, missing: Sequence[str]
 ) -> list[BadRow]:
-    """The same rows with their file and line, where these can be found."""
+    """The rows with file and line, where they can be found."""
     if source.format == "parquet" or not rows:
         return list(rows)
     open_rows = list(rows)
@@ -63,10 +63,10 @@ def _in_file(
     reader: Callable[[str], _Cells | None],
     missing: Sequence[str],
 ) -> list[BadRow]:
-    """Rows of this file; they are taken off ``open_rows``."""
+    """Rows of this file; removes them from ``open_rows``."""
     found = []
     for number, line in enumerate(first_lines(path, encoding, _SEARCHED), start=1):
-        # the text of a cell is in its line: only such lines are taken apart
+        # a cell's text is in its line: only such lines are split
         near = [row for row in open_rows if _longest(row.cells) in line]
         if not near or not line:
             continue
@@ -86,7 +86,7 @@ def _longest(cells: _Cells) -> str:
 
 
 def _same(wanted: _Cells, cells: _Cells | None, missing: Sequence[str]) -> bool:
-    """Whether a line holds these cells; of one that cannot be taken apart nothing was read."""
+    """Whether a line holds these cells; a line that cannot be split gave no row."""
     if cells is None:
         return not any(wanted.values())
     for name, text in wanted.items():

@@ -1,7 +1,7 @@
-"""Logs of clicks only: what was not clicked is drawn from the items that were seen so far.
+"""Sampled negatives, for logs of clicks only: drawn from the items that were seen so far.
 
-A drawn negative is no impression that anybody saw. So that nothing of the future tells, it is an
-item that was clicked, by anybody, strictly before; and never one that its user has clicked so far.
+A sampled negative is not an impression that was shown. So that the future does not leak, it is an
+item that some user clicked strictly before, and never one that this user has clicked so far.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from streaming.logs.log_file import SampledNegatives
 from streaming.logs.stage import Stage
 
-# an item is drawn again if it is the user's own or is there already: not for ever
+# redraws of an item that the user has clicked or that is drawn already
 _TRIES = 200
 _BATCH = 50_000
 
@@ -41,7 +41,7 @@ class NegativeSampler:
         self._random = random.Random(settings.seed)  # noqa: S311 - a seeded draw
         # clicks of each item
         self._seen: dict[str, int] = {}
-        # an item has round(clicks ** power) of them: a uniform draw needs no second look
+        # an item is in it round(clicks ** power) times, so that a uniform draw is enough
         self._tickets: list[str] = []
         self._own: dict[str, set[str]] = defaultdict(set)
         self._moment: list[str] = []
@@ -84,7 +84,7 @@ class NegativeSampler:
         return list(found)
 
     def _close(self) -> None:
-        """From now on the items of the last moment have been seen."""
+        """Count the items of the last moment as seen."""
         for item in self._moment:
             clicks = self._seen[item] = self._seen.get(item, 0) + 1
             wanted = round(clicks**self._settings.power)

@@ -1,4 +1,4 @@
-"""Reading a log's TOML: an error names the key, the place and the cure."""
+"""Reads and checks a log's TOML; errors name the key, the place and what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_log_file(path: Path) -> LogFile:
     """Read and check a TOML file.
 
     Raises:
-        ConfigurationError: it is missing, is not TOML, or a key is wrong: named with a cure.
+        ConfigurationError: it is missing, is not TOML, or a key is wrong.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -32,10 +32,10 @@ def read_log_file(path: Path) -> LogFile:
 
 
 def parse_log_file(data: Mapping[str, Any], place: str) -> LogFile:
-    """Check a declaration that lies in memory.
+    """Check a declaration in memory.
 
     Args:
-        data: as ``tomllib`` gives it.
+        data: as ``tomllib`` returns it.
         place: where it is from, for errors.
 
     Raises:
@@ -45,7 +45,7 @@ def parse_log_file(data: Mapping[str, Any], place: str) -> LogFile:
         return LogFile.model_validate(dict(data))
     except ValidationError as error:
         faults = [(_path(one), one) for one in error.errors()]
-        # a union tells of each of its members: the one that went deeper is what was meant
+        # a union reports every member: the deepest error is of the member that was meant
         said = [
             _fault(path, one)
             for path, one in faults
@@ -91,7 +91,7 @@ def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         field = model.model_fields.get(part)
         if field is None:
-            continue  # the name that a user gave to an entry
+            continue  # a name that the user chose
         inner = _models_in(field.annotation)
         if not inner:
             return []

@@ -1,8 +1,8 @@
 """Rules and expressions over the columns of a file: a safe part of SQL.
 
 DuckDB parses and runs them. Comparisons, AND/OR/NOT, IN, BETWEEN, LIKE, CASE, CAST, arithmetic and
-a list of plain functions are allowed; queries, windows, aggregates and whatever gives another
-answer at the next reading are not.
+a list of plain functions are allowed; queries, windows, aggregates and functions that are not
+deterministic are not.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def columns_of(rule: str, place: str) -> list[str]:
         place: the key that it stands under, for errors.
 
     Raises:
-        ConfigurationError: it is no expression, or does more than look at columns.
+        ConfigurationError: it is not an expression, or does more than read columns.
 
     >>> columns_of("rating > 3 AND kind IN ('a', 'b')", "events.click")
     ['rating', 'kind']
@@ -63,8 +63,8 @@ def columns_of(rule: str, place: str) -> list[str]:
     parsed = json.loads(text)
     if parsed.get("error"):
         raise ConfigurationError(
-            f"{place}: {rule!r} is no rule over columns ({parsed.get('error_message')}); write, for"
-            " instance, rating > 3 or action = 'buy'"
+            f"{place}: {rule!r} is not a rule over columns ({parsed.get('error_message')}); write"
+            " for instance rating > 3 or action = 'buy'"
         )
     statements = parsed["statements"]
     node = statements[0]["node"]
@@ -83,7 +83,7 @@ def columns_of(rule: str, place: str) -> list[str]:
         kind = one["class"]
         if kind not in _CLASSES:
             raise ConfigurationError(
-                f"{place}: {rule!r} holds a {kind.lower()}: a rule looks at the columns of its row"
+                f"{place}: {rule!r} holds a {kind.lower()}: a rule reads the columns of its row"
             )
         if kind == "FUNCTION" and one["function_name"].lower() not in _FUNCTIONS:
             raise ConfigurationError(
@@ -99,7 +99,7 @@ def check_columns(wanted: Collection[str], there: Collection[str], place: str, f
     """Check that a file has these columns.
 
     Raises:
-        ConfigurationError: it lacks one; names the nearest.
+        ConfigurationError: a column is missing; names the nearest.
     """
     for column in wanted:
         if column in there:

@@ -1,7 +1,7 @@
 """The files of a table as a relation that DuckDB reads: CSV, JSON lines or Parquet.
 
-Every column of a CSV or of JSON lines is a text here, so that ids keep their leading zeros; what
-becomes a number, and what is then unreadable, is decided where the column is used.
+Every column of a CSV or of JSON lines is read as text, so that ids keep their leading zeros. Where
+a column is used as a number, it is converted, and a cell that is none makes the row unreadable.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from streaming.kafka.java import cache_folder
 from streaming.logs.log_file import TableFiles
 from streaming.logs.rules import check_columns, literal, quoted
 
-# rows that are looked at to find what a column holds
+# rows that are sampled to find a column's type
 SAMPLE_ROWS = 20_000
 _SEPARATORS = (",", ";", "\t", "|", "::")
 _FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".dat": "csv", ".data": "csv"}
 _FORMATS |= {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
-# a line longer than this is a file of another kind
+# a longer line means another kind of file
 _LONGEST_LINE = 16_000_000
 # no JSON text holds this character, so that a line is one cell
 _NEVER = "\x1f"
-# says why a line of JSON is none
+# reason for a line that is not JSON
 BAD = "__bad"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table that can be read.
+    """A table as DuckDB reads it.
 
     Attributes:
         sql: a query of all its columns.
@@ -85,7 +85,7 @@ def find_files(table: TableFiles, folder: Path, place: str) -> tuple[Path, ...]:
     """The files that the patterns name, sorted.
 
     Raises:
-        LogFileError: a pattern names none.
+        LogFileError: a pattern matches no file.
     """
     found: dict[Path, None] = {}
     for pattern in table.patterns:
@@ -110,7 +110,7 @@ def open_source(
     place: str,
     wanted: Sequence[str] = (),
 ) -> Source:
-    """Find out how the files are laid out.
+    """Detect the layout of the files.
 
     Args:
         connection: to look at Parquet with.
@@ -335,7 +335,7 @@ def kind_of_column(connection: duckdb.DuckDBPyConnection, sql: str, column: str,
 
 
 def scratch_folder() -> Path:
-    """Where scratch databases and sorted logs lie: beside the other fetched files."""
+    """The cache folder of scratch databases and sorted logs."""
     folder = cache_folder() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

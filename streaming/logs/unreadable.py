@@ -1,4 +1,4 @@
-"""Rows that cannot be read: how many, why, and the first of them."""
+"""Counts rows that cannot be read, by reason, and keeps the first of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import duckdb
 
 from streaming.logs.find_line import BadRow
 
-# rows that are kept for a look
+# skipped rows that are kept as examples
 KEPT = 10
 
 
@@ -17,7 +17,7 @@ class Unreadable:
     """Rows that were skipped.
 
     Attributes:
-        rows: rows that were looked at, the skipped ones included.
+        rows: all rows that were read, with the skipped ones.
         reasons: how many for each reason.
         first: the first ones.
     """
@@ -35,7 +35,7 @@ class Unreadable:
 def rejected_lines(
     connection: duckdb.DuckDBPyConnection,
 ) -> list[tuple[str, int, list[BadRow]]]:
-    """What the CSV reader itself refused since the last look."""
+    """Rows that the CSV reader refused since the last call."""
     there = connection.execute(
         "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'"
     ).fetchone()

@@ -1,4 +1,4 @@
-"""When a replayed event is due, and what time it is in the log."""
+"""The pace of a replay: when an event is due, and the current time of the log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Pace:
-    """When an event is due, and what time it is in the log."""
+    """When an event is due, and the current time of the log."""
 
     def __init__(
         self, speed: float | None, start_ts: int, longest_wait_s: float | None = None

@@ -1,4 +1,4 @@
-"""A progress bar for a replay: what is done, the rate, and the time left."""
+"""The progress bar of a replay: events done, rate, time left."""
 
 from __future__ import annotations
 

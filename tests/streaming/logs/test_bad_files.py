@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "missing file": (ROWS, {"files": "other.csv"}, r"other\.csv is missing: there is no such file"),
     "no rows left": (ROWS, {"where": "rating > 9"}, "holds no row that can be used"),
     "a rule with a query": (ROWS, {"click": "(SELECT true)"}, "events.click: .* holds a subquery"),
-    "a rule that is none": (ROWS, {"click": "rating >"}, "is no rule over columns"),
+    "a rule that is none": (ROWS, {"click": "rating >"}, "is not a rule over columns"),
     "a rule over nothing": (ROWS, {"click": "stars > 3"}, "no column 'stars'; it has user, item"),
     "not JSON": ("{\n", {"file": "rows.jsonl"}, "none of the first lines is a JSON object"),
     "cut JSON": (

@@ -114,8 +114,7 @@ def demo(
 
     Example: [bold]headrace demo --json report.json[/bold]
     """
-    from headrace.demo import run_demo
-    from headrace.demo_report import show
+    from headrace.demo import run_demo, show
 
     report = run_demo(
         context.obj,

@@ -10,6 +10,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import typer.main
+
+from headrace.cli import app
 
 ROOT = Path(__file__).parents[2]
 # a folder imports those on lower floors; what stands on one floor does not import each other
@@ -86,6 +89,15 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_the_command_line_holds_commands_and_nothing_else() -> None:
+    commands = set(typer.main.get_group(app).commands)
+    modules = {path.stem for path in (ROOT / "headrace").rglob("*.py")}
+    # groups of commands whose own name is a folder or several
+    groups = {"bench_command": {"bench"}, "entity_commands": {"items", "users"}}
+    assert set().union(*groups.values()) <= commands
+    assert modules - {"__init__", "__main__", "cli", *groups} <= commands
 
 
 def test_no_two_public_modules_or_classes_share_a_name() -> None:

@@ -307,6 +307,41 @@ def loop(
     )
 
 
+@bench_command(log=False, threads=None)
+def live(
+    options: Options,
+    context: typer.Context,
+    preset: Annotated[str, typer.Option(help="the world: news, shop, video, ads")] = "news",
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="one setting of the world, as clicks.rate=0.001; repeatable"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=10, help="how long each run is driven")] = 500.0,
+    rate: Annotated[float, typer.Option(min=1, help="events a second")] = 200.0,
+    speed: Annotated[
+        float, typer.Option(min=0.1, help="the world's seconds in one: windows and delays shrink")
+    ] = 20.0,
+    seeds: Seeds = 1,
+) -> None:
+    """The running system under simulated live traffic, late and with an outage: what is to reach.
+
+    Example: [bold]headrace bench live --preset shop --seeds 5[/bold]
+    """
+    from bench.live import OUTAGE, bench_live
+    from bench.simulator.world_settings import changed_world, preset_world
+
+    bench_live(
+        context.obj,
+        options,
+        preset=preset,
+        world=changed_world(preset_world(preset).with_changes(OUTAGE), change or []),
+        seconds=seconds,
+        rate=rate,
+        speed=speed,
+        seeds=seeds,
+    )
+
+
 @bench_command(threads=2)
 def train(
     options: Options,

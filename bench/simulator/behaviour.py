@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from bench.simulator.draws import Floats, Ints, Purpose, normal, uniform
+from bench.simulator.draws import (
+    Floats,
+    Hashes,
+    Ints,
+    Purpose,
+    keyed,
+    normal,
+    normal_of,
+    uniform,
+    uniform_of,
+)
 from bench.simulator.world import SimulatedRequests, SimulatedWorld
 from bench.simulator.world_settings import ActionSettings
 
@@ -92,27 +102,27 @@ def show(world: SimulatedWorld, requests: SimulatedRequests, items: Ints) -> Sho
     probability = expit(world.logits(requests, items))
     seen = world.examination(positions)
     examined = uniform(world.seed, Purpose.EXAMINE, number, positions) < seen
-    wants = uniform(world.seed, Purpose.ACT, number, items, 0) < probability
+    wants = uniform(world.seed, Purpose.ACT, number, items) < probability
     return ShownItems(items, probability, examined, examined & wants, probability * seen)
 
 
 def act(world: SimulatedWorld, requests: SimulatedRequests, shown: ShownItems) -> DoneActions:
     """All that is done about shown items, clicks included."""
     found = []
-    [click_at] = [n for n, name in enumerate(world.settings.actions) if name == CLICK]
-    since_click = _delays(world, requests, shown, click_at)
-    for kind, (name, settings) in enumerate(world.settings.actions.items()):
-        delay = since_click if name == CLICK else _delays(world, requests, shown, kind)
-        if name == CLICK:
-            done = shown.clicked
-        else:
-            after = shown.clicked if settings.after == CLICK else shown.examined & ~shown.clicked
-            drawn = uniform(
-                world.seed, Purpose.ACT, requests.number[:, None], shown.items, kind + 1
-            )
-            done = after & (drawn < settings.share)
+    hashes = keyed(world.seed, requests.number[:, None], shown.items)
+    numbered = {name: number for number, name in enumerate(world.settings.actions)}
+    click = world.settings.actions[CLICK]
+    since_click = delays(click, hashes, numbered[CLICK])
+    for name, settings in world.settings.actions.items():
+        kind = numbered[name]
+        delay = since_click
+        done = shown.clicked
+        if name != CLICK:
+            delay = delays(settings, hashes, kind)
             if settings.after == CLICK:
                 delay = delay + since_click
+            after = shown.clicked if settings.after == CLICK else shown.examined & ~shown.clicked
+            done = after & (uniform_of(hashes, Purpose.ACT, kind + 1) < settings.share)
         request, position = np.nonzero(done)
         price = world.items.price[shown.items[request, position]]
         found.append(
@@ -129,24 +139,13 @@ def act(world: SimulatedWorld, requests: SimulatedRequests, shown: ShownItems) -
     )
 
 
-def delays(settings: ActionSettings, drawn: Floats, normals: Floats) -> Floats:
-    """Delays in ms from uniform or standard normal draws of the same shape."""
-    mean = 1000 * settings.delay_s
-    if not mean:
-        return np.zeros(drawn.shape)
-    if not settings.sigma:
-        return np.asarray(-mean * np.log(drawn))
-    sigma = settings.sigma
-    return np.asarray(mean * np.exp(sigma * normals - sigma**2 / 2))
-
-
-def _delays(
-    world: SimulatedWorld, requests: SimulatedRequests, shown: ShownItems, kind: int
-) -> Floats:
-    settings = list(world.settings.actions.values())[kind]
-    keys = (requests.number[:, None], shown.items, kind)
-    drawn = uniform(world.seed, Purpose.DELAY, *keys)
-    return delays(settings, drawn, normal(world.seed, Purpose.DELAY, *keys))
+def delays(settings: ActionSettings, hashes: Hashes, kind: int) -> Floats:
+    """How long actions of a kind take, in ms, for each hash."""
+    mean, sigma = 1000 * settings.delay_s, settings.sigma
+    if not sigma:
+        return np.asarray(-mean * np.log(uniform_of(hashes, Purpose.DELAY, kind)))
+    drawn = normal_of(hashes, Purpose.DELAY, kind)
+    return np.asarray(mean * np.exp(sigma * drawn - sigma**2 / 2))
 
 
 def _ranks(keys: Floats) -> Ints:

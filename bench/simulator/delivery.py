@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.simulator.behaviour import Flags
-from bench.simulator.draws import Floats, Ints, Purpose, normal, uniform
+from bench.simulator.draws import Floats, Ints, Purpose, keyed, uniform_of
 from bench.simulator.world_settings import DeliverySettings
 
 
@@ -51,10 +51,10 @@ class Deliveries:
 
 def deliver(settings: DeliverySettings, seed: int, events: EventKeys) -> Deliveries:
     """Decide how each event travels; a function of the seed and of the event alone."""
-    keys = (events.request, events.item, events.kind)
+    hashes = keyed(seed, events.request, events.item, events.kind)
 
     def drawn(purpose: Purpose) -> Floats:
-        return uniform(seed, purpose, *keys)
+        return uniform_of(hashes, purpose)
 
     acted = events.kind >= 0
     share = np.where(acted, settings.late_share, settings.late_impression_share)
@@ -85,10 +85,11 @@ def held_back(settings: DeliverySettings, arrival: Ints) -> Ints:
 
 def clock_errors(settings: DeliverySettings, seed: int, users: Ints) -> Ints:
     """How far ahead (behind, if negative) the clocks of users [n] are, in ms."""
-    wrong = uniform(seed, Purpose.CLOCK, users) < settings.wrong_clock_share
-    by = log_uniform(settings.wrong_clock_s, uniform(seed, Purpose.CLOCK_BY, users))
-    sign = np.sign(normal(seed, Purpose.CLOCK_BY, users, 1))
-    return np.where(wrong, sign * by, 0.0).astype(np.int64)
+    hashes = keyed(seed, users)
+    wrong = uniform_of(hashes, Purpose.CLOCK) < settings.wrong_clock_share
+    by = log_uniform(settings.wrong_clock_s, uniform_of(hashes, Purpose.CLOCK_BY))
+    ahead = uniform_of(hashes, Purpose.CLOCK_BY, 1) < 0.5
+    return np.where(wrong, np.where(ahead, by, -by), 0.0).astype(np.int64)
 
 
 def log_uniform(seconds: tuple[float, float], drawn: Floats) -> Floats:

@@ -8,6 +8,7 @@ in whatever pieces a log is written. So each draw is a hash of the seed, a purpo
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (
@@ -51,34 +53,59 @@ class Purpose(IntEnum):
     COMPARE = 20
 
 
-def uniform(seed: int, purpose: Purpose, *keys: Ints | int) -> Floats:
-    """Uniform draws, strictly between 0 and 1, one for each combination of keys.
+def keyed(seed: int, *keys: Ints | int) -> Hashes:
+    """Hashes of whole numbers that broadcast together: what several draws have in common."""
+    h: Hashes = np.asarray(_scrambled(seed))
+    with np.errstate(over="ignore"):  # of scalars, which alone are checked
+        for key in keys:
+            h = _scramble(h ^ _scramble(np.asarray(key).astype(np.uint64)))
+    return h
+
+
+def uniform_of(hashes: Hashes, purpose: Purpose, number: int = 0) -> Floats:
+    """Uniform draws, strictly between 0 and 1, one for each hash.
 
     Args:
-        seed: of the world.
-        purpose: what they decide.
-        keys: whole numbers that broadcast together.
-
-    >>> uniform(1, Purpose.ACT, np.arange(2), 7).round(4).tolist()
-    [0.1967, 0.7097]
+        hashes: of what the draw is about.
+        purpose: what it decides.
+        number: tells draws of one purpose apart.
     """
-    h = np.zeros((), np.uint64)
-    for key in (seed, purpose, *keys):
-        h = _scramble(h ^ _scramble(np.asarray(key).astype(np.uint64)))
+    with np.errstate(over="ignore"):
+        h = _scramble(hashes ^ _scrambled(int(purpose) + (number << 8)))
     drawn: Floats = (h >> _SHIFT).astype(np.float64) * _STEP + _HALF_STEP
     return drawn
 
 
-def normal(seed: int, purpose: Purpose, *keys: Ints | int) -> Floats:
-    """Standard normal draws, as :func:`uniform`."""
-    drawn: Floats = ndtri(uniform(seed, purpose, *keys))
+def normal_of(hashes: Hashes, purpose: Purpose, number: int = 0) -> Floats:
+    """Standard normal draws, as :func:`uniform_of`."""
+    drawn: Floats = ndtri(uniform_of(hashes, purpose, number))
     return drawn
 
 
-def _scramble(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def uniform(seed: int, purpose: Purpose, *keys: Ints | int) -> Floats:
+    """Uniform draws for each combination of keys.
+
+    >>> uniform(1, Purpose.ACT, np.arange(2), 7).round(4).tolist()
+    [0.1462, 0.2083]
+    """
+    return uniform_of(keyed(seed, *keys), purpose)
+
+
+def normal(seed: int, purpose: Purpose, *keys: Ints | int) -> Floats:
+    """Standard normal draws, as :func:`uniform`."""
+    return normal_of(keyed(seed, *keys), purpose)
+
+
+def _scramble(x: Hashes) -> Hashes:
     """The output function of splitmix64 (Steele et al. 2014)."""
-    with np.errstate(over="ignore"):  # of scalars, which alone are checked
-        x = x + _GOLDEN
-        for shift, factor in _MIX:
-            x = (x ^ (x >> shift)) * factor
-        return x ^ (x >> _LAST)
+    x = x + _GOLDEN
+    for shift, factor in _MIX:
+        x = (x ^ (x >> shift)) * factor
+    return x ^ (x >> _LAST)
+
+
+@cache
+def _scrambled(number: int) -> np.uint64:
+    """The same of one number."""
+    with np.errstate(over="ignore"):
+        return np.uint64(_scramble(np.asarray(np.uint64(number))))

@@ -1,9 +1,10 @@
 """A simulated log as files, for ``replay`` and the benches.
 
-``impressions.parquet``, ``actions.parquet``, ``items.parquet`` and ``users.parquet`` are what a
-system may know: each event with the time that it claims (``ts``) and the time at which it arrived
-(``arrival``), both in ms since 1970; what was delivered twice is there twice, what was lost is
-missing. ``truth.parquet`` is what no system knows: a row an impression, lost ones included.
+``log.toml`` declares them. ``impressions.parquet``, ``actions.parquet``, ``items.parquet`` and
+``users.parquet`` are what a system may know: each event with the time that it claims (``ts``) and
+the time at which it arrived (``arrival``), both in ms since 1970; what was delivered twice is there
+twice, what was lost is missing. ``truth.parquet`` is what no system knows: a row an impression,
+lost ones included.
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench.simulator.behaviour import Flags
+from bench.simulator.declare_log import (
+    ACTIONS_FILE,
+    DECLARATION_FILE,
+    IMPRESSIONS_FILE,
+    ITEMS_FILE,
+    USERS_FILE,
+    write_declaration,
+)
 from bench.simulator.delivery import Deliveries
 from bench.simulator.draws import Ints
 from bench.simulator.policy_log import SimulatedChunk
 from bench.simulator.world import DAY_MS, DEVICES, HOUR_MS, PAGES, SimulatedRequests, SimulatedWorld
 from settings.errors import LogFileError
 
-IMPRESSIONS_FILE = "impressions.parquet"
-ACTIONS_FILE = "actions.parquet"
-ITEMS_FILE = "items.parquet"
-USERS_FILE = "users.parquet"
 TRUTH_FILE = "truth.parquet"
 # events of every simulated log begin then, unless it was driven live: 2024-01-01
 START_MS = 1_704_067_200_000
@@ -84,14 +89,18 @@ class SimulatedLogWriter:
     Args:
         folder: made if it is not there; files of another log in it are overwritten.
         world: of the chunks.
+        name: that the log is declared by.
         start_ms: the time since 1970 at which the world begins.
 
     Raises:
         LogFileError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, world: SimulatedWorld, start_ms: int = START_MS) -> None:
+    def __init__(
+        self, folder: Path, world: SimulatedWorld, name: str, start_ms: int = START_MS
+    ) -> None:
         self._folder = folder
+        self._name = name
         self._world = world
         self._start_ms = start_ms
         self._kinds = pa.array(list(world.settings.actions))
@@ -103,6 +112,7 @@ class SimulatedLogWriter:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._write_catalogue()
+            write_declaration(self._folder / DECLARATION_FILE, self._world.settings, self._name)
         except OSError as error:
             raise LogFileError(f"{error.filename or self._folder}: {error.strerror}") from error
         return self

@@ -61,14 +61,27 @@ def simulate_log(world: SimulatedWorld, policy: Policy = "popularity") -> Iterat
         yield happen(world, requests, shown)
 
 
-def happen(world: SimulatedWorld, requests: SimulatedRequests, shown: ShownItems) -> SimulatedChunk:
-    """What is done about shown items, and how all of it is delivered."""
+def happen(
+    world: SimulatedWorld,
+    requests: SimulatedRequests,
+    shown: ShownItems,
+    shown_at: Ints | None = None,
+) -> SimulatedChunk:
+    """What is done about shown items, and how all of it is delivered.
+
+    Args:
+        world: of the requests.
+        requests: n of them.
+        shown: for each.
+        shown_at: int64 [n], when, in ms of the world; None: at the time of the request.
+    """
+    at = requests.ts if shown_at is None else shown_at
     width = shown.items.shape[1]
     impressions = EventKeys(
         request=np.repeat(requests.number, width),
         item=shown.items.ravel(),
         kind=np.full(shown.items.size, -1),
-        ts=np.repeat(requests.ts, width),
+        ts=np.repeat(at, width),
         user=np.repeat(requests.user, width),
     )
     actions = act(world, requests, shown)
@@ -76,7 +89,7 @@ def happen(world: SimulatedWorld, requests: SimulatedRequests, shown: ShownItems
         request=requests.number[actions.request],
         item=shown.items[actions.request, actions.position],
         kind=actions.kind,
-        ts=requests.ts[actions.request] + actions.delay_ms,
+        ts=at[actions.request] + actions.delay_ms,
         user=requests.user[actions.request],
     )
     delivery = world.settings.delivery

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit
 
-from bench.simulator.behaviour import Flags
+from bench.simulator.behaviour import Flags, keep_shown
 from bench.simulator.draws import Floats, Ints
 from bench.simulator.world import SimulatedRequests, SimulatedWorld
 from inttower.evaluate import auc
@@ -116,6 +116,15 @@ def truth_of_rankings(
     return RankingTruth(
         served=of_served @ seen, best=best @ seen, random=of_all.mean(axis=1) * seen.sum()
     )
+
+
+def clicks_as_shown(world: SimulatedWorld, requests: SimulatedRequests, returned: Ints) -> Floats:
+    """Expected clicks [n] of what the heavy ranker would show of rankings [n, k], best first."""
+    kept = keep_shown(world, requests, returned, world.logits(requests, returned))
+    items = np.take_along_axis(returned, kept, axis=1)
+    seen = world.examination(np.arange(items.shape[1]))
+    expected: Floats = expit(world.logits(requests, items)) @ seen
+    return expected
 
 
 def mean_and_error(values: Floats, users: Ints) -> tuple[float, float]:

@@ -112,8 +112,12 @@ class SimulatedRequests:
 
     def part(self, start: int, stop: int) -> SimulatedRequests:
         """Some of them, in a row."""
+        return self.rows(np.arange(start, min(stop, len(self))))
+
+    def rows(self, which: Ints) -> SimulatedRequests:
+        """Those of these row numbers."""
         return SimulatedRequests(
-            *(getattr(self, name)[start:stop] for name in self.__dataclass_fields__)
+            *(getattr(self, name)[which] for name in self.__dataclass_fields__)
         )
 
 
@@ -351,9 +355,7 @@ class SimulatedWorld:
         shown, rate = self.settings.slate.shown, self.settings.clicks.rate
         wanted = min(len(self.requests), max(1, _CALIBRATION_ROWS // shown))
         some = np.unique(np.linspace(0, len(self.requests) - 1, wanted).astype(np.int64))
-        picked = SimulatedRequests(
-            *(getattr(self.requests, name)[some] for name in self.requests.__dataclass_fields__)
-        )
+        picked = self.requests.rows(some)
         start, stop = self.offered(picked.ts)
         drawn = uniform(self.seed, Purpose.INTERCEPT, picked.number[:, None], np.arange(shown))
         items = start[:, None] + ((stop - start)[:, None] * drawn).astype(np.int64)

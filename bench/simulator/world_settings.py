@@ -6,8 +6,9 @@ speed of 60 plays an hour of it in a minute.
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,6 +79,7 @@ class ClickSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         mood: the logit gained by the one category that a session is after.
         context: device, page and hour.
         position_bias: eta of examination = (1 + position) ** -eta; 0: all is looked at.
+        attribution_s: how long after its impression an action counts, in the declared log.
     """
 
     rate: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.05
@@ -87,6 +89,7 @@ class ClickSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     mood: NotNegative = 1.0
     context: NotNegative = 0.3
     position_bias: NotNegative = 0.5
+    attribution_s: Positive = 1_800.0
 
 
 class SlateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +119,7 @@ class ActionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         delay_s: mean time since the impression, or since the click that it follows.
         sigma: of a lognormal delay; 0: exponential.
         priced: carries the item's price as its value.
+        label: what the declared log takes it for: 1 a positive, 0 a negative, "none" no label.
     """
 
     after: Literal["examined", "click"] = "click"
@@ -123,6 +127,7 @@ class ActionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     delay_s: NotNegative = 10.0
     sigma: NotNegative = 1.0
     priced: bool = False
+    label: Literal[1, 0, "none"] = "none"
 
 
 class OutageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,9 +165,9 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 _ACTIONS = {
-    "click": ActionSettings(after="examined", delay_s=10.0),
+    "click": ActionSettings(after="examined", delay_s=10.0, label=1),
     "like": ActionSettings(share=0.1, delay_s=60.0),
-    "hide": ActionSettings(after="examined", share=0.005, delay_s=5.0),
+    "hide": ActionSettings(after="examined", share=0.005, delay_s=5.0, label=0),
 }
 
 
@@ -247,7 +252,13 @@ _PRESETS: dict[str, dict[str, Any]] = {
         # few clicks, fewer purchases, and these hours later
         "users": {"requests_a_session": 6.0, "drift": 0.2, "drift_h": 500.0},
         "items": {"count": 10_000, "new_a_day": 40.0, "categories": 60, "tags": 500},
-        "clicks": {"rate": 0.01, "mood": 2.0, "taste": 1.0, "position_bias": 0.7},
+        "clicks": {
+            "rate": 0.01,
+            "mood": 2.0,
+            "taste": 1.0,
+            "position_bias": 0.7,
+            "attribution_s": 86_400.0,
+        },
         "slate": {"candidates": 300, "returned": 100, "shown": 20},
         "actions": {
             "like": {"share": 0.05},
@@ -282,13 +293,13 @@ _PRESETS: dict[str, dict[str, Any]] = {
 PRESETS = tuple(_PRESETS)
 
 
-def preset(name: str) -> WorldSettings:
+def preset_world(name: str) -> WorldSettings:
     """A world that comes with headrace.
 
     Raises:
         ConfigurationError: there is none of this name.
 
-    >>> preset("news").clicks.rate
+    >>> preset_world("news").clicks.rate
     0.04
     """
     if name not in _PRESETS:
@@ -312,3 +323,26 @@ def read_world(path: Path, base: WorldSettings) -> WorldSettings:
         return base.with_changes(changes)
     except ConfigurationError as error:
         raise ConfigurationError(f"world file {path}: {error}") from error
+
+
+def changed_world(base: WorldSettings, changes: Sequence[str]) -> WorldSettings:
+    """Settings with changes as a command line gives them; values are JSON, or else texts.
+
+    Raises:
+        ConfigurationError: one is not of the form, or cannot be.
+
+    >>> changed_world(preset_world("news"), ["clicks.rate=0.2"]).clicks.rate
+    0.2
+    """
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--with wants TABLE.NAME=VALUE, got {change!r}")
+        try:
+            value: Any = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        for part in reversed(path.split(".")):
+            value = {part: value}
+        base = base.with_changes(value)
+    return base

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from bench.simulator.draws import Floats
 from bench.simulator.log_files import SimulatedLogWriter
@@ -20,13 +22,14 @@ Report = Callable[[int, int], None]
 
 
 def write_offline(
-    world: SimulatedWorld, folder: Path, policy: Policy, progress: Report
+    world: SimulatedWorld, folder: Path, name: str, *, policy: Policy, progress: Report
 ) -> dict[str, Any]:
     """Write all requests of a world, ranked by a policy; a report in a form that JSON can hold.
 
     Args:
         world: whose requests.
         folder: of the files (:mod:`bench.simulator.log_files`).
+        name: of the log.
         policy: what ranks.
         progress: is told requests done and in all.
 
@@ -38,7 +41,7 @@ def write_offline(
     seen: list[Floats] = []
     clicked = []
     events = done = 0
-    with SimulatedLogWriter(folder, world) as writer:
+    with SimulatedLogWriter(folder, world, name) as writer:
         for chunk in simulate_log(world, policy):
             writer.write(chunk)
             probability.append(chunk.shown.probability.ravel())
@@ -64,3 +67,28 @@ def write_offline(
         "truth": {name: value for name, value in asdict(truth).items() if value is not None},
         "click_rate": truth.clicks / truth.shown,
     }
+
+
+def show_offline(report: dict[str, Any], out: Console) -> None:
+    """Print it."""
+    written, truth = report["written"], report["truth"]
+    table = Table(title=f"a simulated log, seed {report['seed']}, in {report['folder']}")
+    table.add_column("what")
+    table.add_column("figure", justify="right")
+    rows = {
+        "impressions written": f"{written['impressions']:,}",
+        "actions written": f"{written['actions']:,}",
+        "of these a second time": f"{written['repeated']:,}",
+        "lost on the way": f"{written['lost']:,}",
+        "clicks an impression": f"{report['click_rate']:.4f}",
+        "best possible AUC": _figure(truth.get("best_auc")),
+        "the same without the position": _figure(truth.get("best_auc_unplaced")),
+        "events/s": f"{report['events_per_second']:,}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out.print(table)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

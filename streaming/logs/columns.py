@@ -10,7 +10,7 @@ import duckdb
 
 from settings.errors import ConfigurationError, LogFileError
 from streaming.events import SECONDS_LIMIT
-from streaming.logs.log_file import TableFiles, TimeColumn, Unit
+from streaming.logs.log_file import TableFiles, TimeColumn, Unit, time_column
 from streaming.logs.rules import check_columns, columns_of, quoted
 from streaming.logs.sources import BAD, SAMPLE_ROWS, Source, kind_of_column, reading
 
@@ -139,6 +139,10 @@ class ReadableRows:
         )
         return f"coalesce(list_filter({parts}, lambda x: trim(x) <> ''), []::VARCHAR[])"
 
+    def arrival(self, column: str | TimeColumn | None, ms: str) -> str:
+        """When a row arrived, as :meth:`time`; without a column, its own time."""
+        return ms if column is None else self.time(time_column(column), "arrival")
+
     def time(self, column: TimeColumn, key: str) -> str:
         """Milliseconds since 1970, BIGINT; NULL where the cell is no time.
 
@@ -259,6 +263,7 @@ def time_reasons(key: str) -> list[tuple[str, str]]:
     return [
         ("NOT given", f"{key}: missing"),
         ("ts IS NULL", f"{key}: not a time"),
+        ("known IS NULL", "arrival: not a time"),
         (f"ts < {SECONDS_LIMIT}", f"{key}: before 1973"),
         (f"ts > {int(time.time() * 1000) + _DAY_MS}", f"{key}: in the future"),
     ]

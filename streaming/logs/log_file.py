@@ -144,6 +144,9 @@ class EventFiles(TableFiles):
     user: str = Field(description="column of the user's id")
     item: str | None = Field(None, description="column of the item's id; not with a list")
     time: str | TimeColumn = Field(description="column of the time, or a table with its unit")
+    arrival: str | TimeColumn | None = Field(
+        None, description="column of the time at which the event arrived; none: at its own time"
+    )
     click: str | None = Field(
         None, description="rule for a click, over the columns: rating > 3, clk = 1"
     )
@@ -178,6 +181,9 @@ class FeedbackFiles(TableFiles):
     item: str = Field(description="column of the item's id")
     user: str = Field(description="column of the user's id")
     time: str | TimeColumn = Field(description="column of the action's time")
+    arrival: str | TimeColumn | None = Field(
+        None, description="column of the time at which it arrived; none: at its own time"
+    )
     request: str | None = Field(
         None, description="column of the request; none: joined by user, item and time"
     )
@@ -303,6 +309,11 @@ class LogFile(Section):
             )
         if self.events.click and self.actions.get(CLICK, ActionRule()).when:
             raise ValueError("events.click and actions.click.when say the same: keep one")
+        if self.negatives and self.events.arrival:
+            raise ValueError(
+                "events.arrival does not go with [negatives], which are drawn at the click's own"
+                " time: take one of them away"
+            )
         if self.negatives and (self.events.lists or self.events.click or self.feedback):
             raise ValueError(
                 "[negatives] is for logs of clicks only: take events.click, [events.lists] or"

@@ -61,7 +61,7 @@ class OwnLog:
 
     @property
     def span(self) -> tuple[int, int]:
-        """Event times of the first and the last event, in milliseconds."""
+        """When the first and the last event became known, in milliseconds."""
         return self.summary.first_ts, self.summary.last_ts
 
     @property
@@ -85,8 +85,12 @@ class OwnLog:
         """The events numbered ``start`` up to, not including, ``stop``."""
         return self._sorted.events(start, self.count if stop is None else stop)
 
+    def arrivals(self, start: int = 0, stop: int | None = None) -> Iterator[int]:
+        """When the events numbered ``start`` up to ``stop`` arrived, ms; never falls."""
+        return self._sorted.arrivals(start, self.count if stop is None else stop)
+
     def index_at(self, ts: int) -> int:
-        """Number of the first event at or after this time; ``count`` if there is none."""
+        """Number of the first event known at or after this time; ``count`` if there is none."""
         return self._sorted.index_at(ts)
 
 

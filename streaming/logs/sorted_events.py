@@ -1,7 +1,8 @@
 """The events of a log in order, in one Parquet file, and the way back to event structs.
 
 The file has a row an event, sorted by time, user, item, request and kind, so that a click never
-comes before its impression and every reading gives the same numbers.
+comes before its impression and every reading gives the same numbers. Where the log says when
+events arrived, ``known`` is that time, and the first one to sort by.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class LogSummary:
     Attributes:
         impressions: how many.
         actions: how many of each kind.
-        first_ts: time of the first event, ms.
-        last_ts: of the last one.
+        first_ts: when the first event became known, ms.
+        last_ts: the last one.
         duplicates: rows that were the same request, user and item as another one.
         rows: rows that were looked at.
         unreadable: rows that were skipped, by reason.
@@ -103,9 +104,10 @@ def write_sorted(stage: Stage, folder: Path) -> LogSummary:
         selects += [_row_actions(at, columns) for at in range(len(stage.kinds))]
         if acted:
             selects.append(_feedback(kinds, columns, keyed))
+        first = "known, " if "known" in columns else ""
         stage.connection.execute(
-            f"COPY (SELECT {', '.join(columns)} FROM ({' UNION ALL '.join(selects)}) ORDER BY ts,"
-            " user_id, item_id, request_id NULLS LAST, abs(kind), kind)"
+            f"COPY (SELECT {', '.join(columns)} FROM ({' UNION ALL '.join(selects)}) ORDER BY"
+            f" {first}ts, user_id, item_id, request_id NULLS LAST, abs(kind), kind)"
             f" TO {literal(str(path))} (FORMAT parquet, ROW_GROUP_SIZE {_ROW_GROUP})"
         )
     return _summary(stage, folder, kinds, duplicates=duplicates, rate=rate, keyed=keyed)
@@ -119,8 +121,9 @@ def _summary(
             f"SELECT kind, count(*) FROM read_parquet({literal(str(folder / EVENTS))}) GROUP BY 1"
         ).fetchall()
     )
+    clock = "known" if "known" in _columns(stage) else "ts"
     first, last = stage.one(
-        f"SELECT min(ts), max(ts) FROM read_parquet({literal(str(folder / EVENTS))})"
+        f"SELECT min({clock}), max({clock}) FROM read_parquet({literal(str(folder / EVENTS))})"
     )
     actions = {
         name: counted.get(at, 0) + counted.get(-at, 0) for at, name in enumerate(kinds, start=1)
@@ -147,6 +150,8 @@ def _columns(stage: Stage) -> list[str]:
     """Columns of the file: those that say something."""
     events = stage.log.events
     there = ["ts", "kind", "user_id", "item_id", "request_id"]
+    if events.arrival or (stage.log.feedback and stage.log.feedback.arrival):
+        there.append("known")
     if events.position or (events.lists and events.lists.position):
         there.append("position")
     if events.propensity:
@@ -184,7 +189,11 @@ def _name_requests(stage: Stage, keyed: bool) -> int:
         run("CREATE VIEW rows AS SELECT * FROM named")
         return 0
     hits = ", ".join(f"hit{at}{' DESC' if keyed else ''}" for at in range(len(stage.kinds)))
-    order = "ts, " + hits if keyed and hits else f"context, position{', ' + hits if hits else ''}"
+    order = (
+        "known, ts, " + hits
+        if keyed and hits
+        else f"known, context, position{', ' + hits if hits else ''}"
+    )
     run(
         f"CREATE TABLE repeats AS SELECT row_at, row_number() OVER (PARTITION BY {same} ORDER BY"
         f" {order}) AS nth FROM named SEMI JOIN (SELECT {same} FROM named GROUP BY ALL HAVING"
@@ -211,6 +220,7 @@ def _row_actions(at: int, columns: list[str]) -> str:
     """Actions that stand in the row of their impression; never before it."""
     cells = {
         "ts": f"greatest(coalesce(time{at}, ts), ts) AS ts",
+        "known": f"greatest(coalesce(time{at}, ts), known) AS known",
         "kind": f"{at + 1}::SMALLINT AS kind",
         "value": f"value{at} AS value",
         "position": "NULL::INTEGER AS position",
@@ -248,14 +258,15 @@ class SortedEvents:
             self._starts = np.cumsum([0] + [g.num_rows for g in groups]).tolist()
             self._columns = file.schema_arrow.names
             self._dictionaries = [n for n in _DICTIONARIES if n in self._columns]
-            at = self._columns.index("ts")
+            self._clock = "known" if "known" in self._columns else "ts"
+            at = self._columns.index(self._clock)
             self._first = [g.column(at).statistics.min for g in groups]
 
     def index_at(self, ts: int) -> int:
-        """Number of the first event at or after this time; the count if there is none."""
+        """Number of the first event known at or after this time; the count if there is none."""
         group = max(0, bisect_right(self._first, ts - 1) - 1)
         with pq.ParquetFile(self._path) as file:
-            times = file.read_row_group(group, columns=["ts"]).column("ts").to_numpy()
+            times = file.read_row_group(group, columns=[self._clock]).column(0).to_numpy()
         return int(self._starts[group] + np.searchsorted(times, ts))
 
     def events(self, start: int, stop: int) -> Iterator[Event]:
@@ -271,6 +282,14 @@ class SortedEvents:
                 low = max(0, start - first)
                 yield from self._decoded(table.slice(low, min(stop - first, len(table)) - low))
                 group += 1
+
+    def arrivals(self, start: int, stop: int) -> Iterator[int]:
+        """When the events numbered ``start`` up to, not including, ``stop`` became known, ms."""
+        with pq.ParquetFile(self._path) as file:
+            for group, first in enumerate(self._starts[:-1]):
+                if first < stop and self._starts[group + 1] > start:
+                    times = file.read_row_group(group, columns=[self._clock]).column(0).to_numpy()
+                    yield from times[max(0, start - first) : stop - first].tolist()
 
     def _decoded(self, table: Any) -> Iterator[Event]:  # noqa: ANN401 - untyped library
         summary = self.summary

@@ -105,6 +105,7 @@ class Stage:
         rows = self._open(events, "events", wanted)
         ms = rows.time(time_column(events.time), "time")
         cells = {"user_id": rows.text(events.user), "ts": ms}
+        cells["known"] = rows.arrival(events.arrival, ms)
         cells["given"] = f"{quoted(time_column(events.time).column)} IS NOT NULL"
         for key, column in (("request", events.request), ("position", events.position)):
             rows.check(column, key)
@@ -211,7 +212,8 @@ class Stage:
         cells = {
             "user_id": rows.text(feedback.user),
             "item_id": rows.text(feedback.item),
-            "ts": rows.time(time_column(feedback.time), "time"),
+            "ts": (ms := rows.time(time_column(feedback.time), "time")),
+            "known": rows.arrival(feedback.arrival, ms),
             "request": rows.text(feedback.request) if feedback.request else "NULL::VARCHAR",
             "action": rows.text(feedback.kind) if feedback.kind else "'click'",
             "value": rows.number(feedback.value) if feedback.value else "NULL::DOUBLE",
@@ -320,13 +322,8 @@ class Stage:
 
     def _unnested(self, query: str) -> str:
         lists = self.log.events.lists
-        each = (
-            ""
-            if lists is None
-            else "".join(
-                f", unnest(__c___each_{at}) AS __one_{at}" for at in range(len(lists.each))
-            )
-        )
+        count = len(lists.each) if lists is not None else 0
+        each = "".join(f", unnest(__c___each_{at}) AS __one_{at}" for at in range(count))
         return (
             "SELECT *, unnest(__c___entries) AS __entry, unnest(__c___places) AS __place"
             f"{each} FROM ({query})"

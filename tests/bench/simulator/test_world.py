@@ -14,7 +14,7 @@ from scipy import stats
 
 from bench.simulator.behaviour import act, delays, show
 from bench.simulator.delivery import EventKeys, deliver
-from bench.simulator.draws import Purpose, normal, uniform
+from bench.simulator.draws import Purpose, keyed, normal, uniform
 from bench.simulator.policy_log import simulate_log
 from bench.simulator.world import DAY_MS, HOUR_MS, SimulatedWorld
 from bench.simulator.world_settings import (
@@ -22,7 +22,7 @@ from bench.simulator.world_settings import (
     ActionSettings,
     DeliverySettings,
     WorldSettings,
-    preset,
+    preset_world,
     read_world,
 )
 from settings.errors import ConfigurationError
@@ -61,7 +61,7 @@ def test_draws_are_uniform_normal_and_independent_of_neighbours() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_items_shown_at_random_have_the_click_rate_of_the_settings(name: str) -> None:
-    settings = preset(name)
+    settings = preset_world(name)
     requests = 60_000 // settings.slate.shown
     made = SimulatedWorld(settings, seed=5, requests=requests, span_ms=3 * DAY_MS)
     clicked = random_clicks(made)
@@ -163,7 +163,7 @@ def test_delays_have_the_mean_and_form_of_the_settings(
 ) -> None:
     keys = np.arange(20_000)
     settings = ActionSettings(delay_s=mean, sigma=sigma)
-    found = delays(settings, uniform(seed, Purpose.DELAY, keys), normal(seed, Purpose.DELAY, keys))
+    found = delays(settings, keyed(seed, keys), 1)
     assert found.mean() == pytest.approx(1000 * mean, rel=0.06)
     median = mean * np.log(2) if sigma == 0 else mean * np.exp(-(sigma**2) / 2)
     assert np.median(found) == pytest.approx(1000 * median, rel=0.06)
@@ -272,15 +272,15 @@ def test_an_impossible_world_is_refused_with_its_place(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=words):
             WorldSettings().with_changes(changes)
     with pytest.raises(ConfigurationError, match="no world"):
-        preset("radio")
+        preset_world("radio")
     with pytest.raises(ConfigurationError, match="position_bias"):
         world(clicks={"rate": 0.9, "position_bias": 1.0})
     file = tmp_path / "world.toml"
     file.write_text("[clicks]\nrate = 0.02\n")
     assert (
-        read_world(file, preset("shop")).clicks
-        == preset("shop").with_changes({"clicks": {"rate": 0.02}}).clicks
+        read_world(file, preset_world("shop")).clicks
+        == preset_world("shop").with_changes({"clicks": {"rate": 0.02}}).clicks
     )
     file.write_text("[clicks\n")
     with pytest.raises(ConfigurationError, match=r"world\.toml"):
-        read_world(file, preset("shop"))
+        read_world(file, preset_world("shop"))

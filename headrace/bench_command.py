@@ -327,7 +327,7 @@ def live(
 
     Example: [bold]headrace bench live --preset shop --seeds 5[/bold]
     """
-    from bench.live import OUTAGE, bench_live
+    from bench.simulator.live import OUTAGE, bench_live
     from bench.simulator.world_settings import changed_world, preset_world
 
     bench_live(

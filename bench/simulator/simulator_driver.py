@@ -20,6 +20,13 @@ import numpy as np
 from bench.simulator.behaviour import keep_shown, show
 from bench.simulator.delivery import Deliveries
 from bench.simulator.draws import Ints, Purpose, uniform
+from bench.simulator.driver_messages import (
+    action_body,
+    filled,
+    impression_body,
+    own_order,
+    served_ranking,
+)
 from bench.simulator.log_files import (
     item_attributes,
     item_id,
@@ -178,11 +185,11 @@ class SimulatorDriver:
                 answer = await self._client.rank(body)
             except SystemRefusalError:
                 self._traffic.unanswered += 1
-                self._answers.append((row, _own_order(row, candidates[: slate.returned])))
+                self._answers.append((row, own_order(row, candidates[: slate.returned])))
                 return
-            ranking = _served(row, answer)
+            ranking = served_ranking(row, answer)
             self._traffic.rankings.append(ranking)
-            self._answers.append((row, _filled(ranking, candidates, slate.returned)))
+            self._answers.append((row, filled(ranking, candidates, slate.returned)))
             if not self._compare_with or not self._is_compared(row):
                 return
             for channel in self._compare_with:
@@ -192,7 +199,9 @@ class SimulatorDriver:
                     "request_id": f"{self._request_id(row)}-{channel}",
                 }
                 with suppress(SystemRefusalError):  # counted by the client
-                    self._traffic.compared.append(_served(row, await self._client.rank(other)))
+                    self._traffic.compared.append(
+                        served_ranking(row, await self._client.rank(other))
+                    )
 
     def _is_compared(self, row: int) -> bool:
         number = int(self._world.requests.number[row])
@@ -219,7 +228,7 @@ class SimulatorDriver:
             row, position = int(rows[number // width]), number % width
             event = self._event(row, int(items.flat[number]), "", chunk.impressions.stamp[number])
             context = request_context(self._world.requests, row)
-            body = _impression_body(event, position, context)
+            body = impression_body(event, position, context)
             self._plan(event, body, chunk.impressions.arrival[number], chunk.impressions, number)
         kinds = list(self._world.settings.actions)
         for number in range(len(chunk.actions)):
@@ -227,7 +236,7 @@ class SimulatorDriver:
             kind = kinds[int(chunk.actions.kind[number])]
             item = int(chunk.action_keys.item[number])
             event = self._event(row, item, kind, chunk.action_deliveries.stamp[number])
-            body = _action_body(event, float(chunk.actions.value[number]))
+            body = action_body(event, float(chunk.actions.value[number]))
             arrival = chunk.action_deliveries.arrival[number]
             self._plan(event, body, arrival, chunk.action_deliveries, number)
 
@@ -348,63 +357,3 @@ class SimulatorDriver:
 
     def _request_id(self, row: int) -> str:
         return f"{self._run_name}-{int(self._world.requests.number[row])}"
-
-
-def _served(row: int, answer: dict[str, Any]) -> ServedRanking:
-    items = answer["items"]
-    return ServedRanking(
-        row=row,
-        items=np.array([int(item["item_id"][1:]) for item in items], np.int64),
-        scores=[float(item["score"]) for item in items],
-        channel=str(answer.get("channel") or answer.get("model") or ""),
-        variant=answer.get("variant"),
-        version=f"{answer.get('version')}+{answer.get('delta')}",
-        cold=bool(answer.get("cold", False)),
-    )
-
-
-def _own_order(row: int, candidates: Ints) -> ServedRanking:
-    """What the application shows when the system does not answer."""
-    return ServedRanking(row, candidates, [float("nan")] * len(candidates), "", None, "", True)
-
-
-def _filled(ranking: ServedRanking, candidates: Ints, count: int) -> ServedRanking:
-    """An answer with fewer items than asked for, filled up with the other candidates."""
-    missing = count - len(ranking.items)
-    if missing <= 0:
-        return ranking
-    others = candidates[~np.isin(candidates, ranking.items)][:missing]
-    return ServedRanking(
-        ranking.row,
-        np.r_[ranking.items, others],
-        ranking.scores + [float("nan")] * len(others),
-        ranking.channel,
-        ranking.variant,
-        ranking.version,
-        ranking.cold,
-    )
-
-
-def _impression_body(event: SentEvent, position: int, context: dict[str, str]) -> dict[str, Any]:
-    return {
-        "request_id": event.request_id,
-        "user_id": event.user_id,
-        "item_id": event.item_id,
-        "ts": event.ts,
-        "position": position,
-        "context": context,
-    }
-
-
-def _action_body(event: SentEvent, value: float) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "event_id": f"{event.request_id}:{event.item_id}:{event.action}",
-        "request_id": event.request_id,
-        "user_id": event.user_id,
-        "item_id": event.item_id,
-        "ts": event.ts,
-        "action": event.action,
-    }
-    if value == value:  # noqa: PLR0124 - not NaN
-        body["value"] = value
-    return body

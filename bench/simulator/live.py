@@ -16,9 +16,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from bench.attribution_check import check_attribution, sample_records
 from bench.results import Key, Options, Row
 from bench.session import Report, Session, Unit
+from bench.simulator.attribution_check import check_attribution, sample_records
 from bench.simulator.declare_log import DECLARATION_FILE, write_declaration
 from bench.simulator.drive import SystemRun, requests_at, run_system
 from bench.simulator.traffic import SentEvent

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.attribution_check import AttributionFigures, check_attribution
+from bench.simulator.attribution_check import AttributionFigures, check_attribution
 from bench.simulator.traffic import SentEvent
 
 SHOWN = SentEvent("r1", "i1", "u1", "", 1_000, 1_050)

@@ -26,7 +26,7 @@ from streaming.kafka.topics import CLICKS, IMPRESSIONS, ITEMS
 if TYPE_CHECKING:
     from tests.serving.conftest import World
 
-SPEED = 20.0
+SPEED = 40.0
 REQUESTS = 30
 SETTINGS = WorldSettings().with_changes(
     {
@@ -160,7 +160,7 @@ def test_the_command_drives_reports_and_keeps_the_traffic(shared: World, tmp_pat
     arguments = ["--set", f"serving.port={shared.settings.serving.port}", "simulate"]
     arguments += ["--seconds", "1", "--rate", "60", "--speed", "30", "--preset", "video"]
     arguments += ["--with", "items.count=200", "--with", "users.count=20"]
-    arguments += ["--with", "delivery.late_s=[1, 5]"]
+    arguments += ["--with", "delivery.late_s=[1, 5]", "--with", "actions.like.delay_s=5"]
     arguments += ["--keep", str(tmp_path / "kept"), "--json", str(tmp_path / "report.json")]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output

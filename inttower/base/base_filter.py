@@ -25,6 +25,7 @@ from inttower.base.early_rows import UNKNOWN, EarlyRows
 from inttower.base.input_kernels import ACTION_EVENT, SHOWN_EVENT
 from inttower.base.input_plan import RATES_ALONE, InputPlan
 from inttower.base.logistic_filter import FilterAverage
+from inttower.base.served_base import BaseDelta
 from inttower.core.batch import FloatArray, IntArray
 from inttower.core.contract import Columns, Labels, State
 from inttower.core.spec import FeatureSpec
@@ -96,6 +97,7 @@ class BaseFilter:
         self._early: EarlyRows | None = EarlyRows()
         self._counts = [0, 0]  # rows learnt as 0 and as 1
         self._due = FIRST
+        self._sent = (-1, -1)  # evictions and fits that the last delta knew
 
     def _new_filters(self) -> FilterAverage:
         scaling = self.inputs.scaling
@@ -261,6 +263,24 @@ class BaseFilter:
         numbers = self.plan.number_matrix(columns, len(keys))
         return self.filters.logits(self.inputs.read(keys, numbers, now))
 
+    def delta(self) -> BaseDelta:
+        """What events have changed since the last call: for :class:`ServedBase`."""
+        table = self.inputs.table
+        # touched rows first: the round that they are noted with ends here
+        rows = table.changed()
+        now = (table.evictions, self.fits)
+        whole = None
+        if now != self._sent:
+            whole, rows, self._sent = self.inputs.state(), rows[:0], now
+        return BaseDelta(
+            number=table.round,
+            keys=table.keys[rows],
+            values=table.values[rows],
+            times=table.times[rows],
+            weights=self.weights,
+            whole=whole,
+        )
+
     def _enough(self) -> bool:
         return min(self._counts) >= ENOUGH
 
@@ -296,7 +316,14 @@ class BaseFilter:
         if self._early is not None:
             state |= {f"early.{k}": v for k, v in self._early.state().items()}
         state["counts"] = np.array(
-            [self.fits, self._numbered, *self._counts, self._due, self._early is not None]
+            [
+                self.fits,
+                self._numbered,
+                *self._counts,
+                self._due,
+                self._early is not None,
+                *self._sent,
+            ]
         )
         return state
 
@@ -307,7 +334,7 @@ class BaseFilter:
         self.filters.load_state(part_of_state(state, "filters."))
         counts = np.asarray(state["counts"]).tolist()
         self.fits, self._numbered, self._counts = counts[0], counts[1], counts[2:4]
-        self._due = counts[4]
+        self._due, self._sent = counts[4], (counts[6], counts[7])
         numbers, ts, x = (np.array(state[f"open.{name}"]) for name in ("numbers", "ts", "x"))
         self._open = {
             n: (at, row.copy()) for n, at, row in zip(numbers.tolist(), ts.tolist(), x, strict=True)

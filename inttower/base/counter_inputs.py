@@ -85,7 +85,8 @@ class CounterInputs:
         self.scaling = first_scaling(plan)
 
     @property
-    def _how(self) -> ScalingArrays:
+    def how(self) -> ScalingArrays:
+        """Slots and scaling as loops see them."""
         s = self.scaling
         return ScalingArrays(
             self.plan.table,
@@ -108,7 +109,7 @@ class CounterInputs:
             stop = self.end_of_chunk(events, start)
             self.table.make_room((stop - start) * width)
             part = events.take(slice(start, stop)).arrays
-            run_events(part, self.table.arrays, self._how, x[start:stop])
+            run_events(part, self.table.arrays, self.how, x[start:stop])
             start = stop
         return x
 
@@ -125,7 +126,7 @@ class CounterInputs:
         n = len(keys)
         events = EventArrays(np.zeros(n, np.int32), np.full(n, now, np.int64), keys, numbers)
         x = np.empty((n, self.scaling.inputs), np.float32)
-        read_rows(events, self.table.arrays, self._how, x)
+        read_rows(events, self.table.arrays, self.how, x)
         return x
 
     def derive(self, events: Events, labels: Labels, known: npt.NDArray[np.bool_]) -> None:
@@ -145,7 +146,7 @@ class CounterInputs:
         probes = np.empty((len(asked), len(self.plan.slots), PROBE))
         # the first event of each asked row's moment: what the row may know lies before it
         moments = np.searchsorted(events.ts, events.ts[asked]).tolist()
-        how = self._how
+        how = self.how
         start = 0
         for row, (event, first) in enumerate(zip(asked.tolist(), moments, strict=True)):
             # actions of the same moment are known

@@ -29,6 +29,7 @@ class CounterTable:
             raise StateError(f"a counter table of {limit} rows: give it at least 2")
         self.limit = limit
         self.used = np.zeros(2, np.int64)
+        self.evictions = 0  # and clearings: rows are gone that were there
         self._allot(_FIRST)
 
     def _allot(self, rows: int) -> None:
@@ -54,7 +55,7 @@ class CounterTable:
 
     @property
     def round(self) -> int:
-        """Noted with each row that an event changes; see :meth:`changed_since`."""
+        """Noted with each row that an event changes; see :meth:`changed`."""
         return int(self.used[1])
 
     @round.setter
@@ -79,6 +80,7 @@ class CounterTable:
         # stable: of rows with equal times the older ones go first
         order = np.argsort(newest, kind="stable")
         kept = np.sort(order[self.count - self.limit // 2 :])
+        self.evictions += 1
         self._rebuild(kept, len(self.keys))
 
     def _rebuild(self, kept: npt.NDArray[np.int64], rows: int) -> None:
@@ -91,12 +93,15 @@ class CounterTable:
 
     def clear(self) -> None:
         """Forget all."""
+        self.evictions += 1
         self.count = 0
         self._allot(_FIRST)
 
-    def changed_since(self, round_: int) -> npt.NDArray[np.int64]:
-        """Rows that events of a later round have touched, int64 [n]."""
-        return np.flatnonzero(self.touched[: self.count] > round_)
+    def changed(self) -> npt.NDArray[np.int64]:
+        """Rows that events of this round have touched, int64 [n]; the next round begins."""
+        found = np.flatnonzero(self.touched[: self.count] == self.round)
+        self.round += 1
+        return found
 
     def take(
         self,
@@ -123,7 +128,7 @@ class CounterTable:
             "values": self.values[:n].copy(),
             "times": self.times[:n].copy(),
             "touched": self.touched[:n].copy(),
-            "round": np.array([self.round]),
+            "round": np.array([self.round, self.evictions]),
         }
 
     def load_state(self, state: Mapping[str, npt.NDArray[np.generic] | bytes]) -> None:
@@ -136,5 +141,5 @@ class CounterTable:
         self.count = n
         self.keys[:n], self.values[:n] = arrays["keys"], arrays["values"]
         self.times[:n], self.touched[:n] = arrays["times"], arrays["touched"]
-        self.round = int(arrays["round"][0])
+        self.round, self.evictions = arrays["round"].tolist()
         place(self.index, self.keys, n)

@@ -39,7 +39,7 @@ from inttower.base.logistic_filter import FilterConfig
 from inttower.base.text_keys import key_of, keys_of, list_keys
 from inttower.core.batch import FloatArray
 from inttower.core.contract import Columns
-from inttower.core.spec import FeatureSpec, Field
+from inttower.core.spec import FeatureSpec, Field, Side
 from inttower.errors import SpecError
 
 Ints = npt.NDArray[np.int64]
@@ -121,13 +121,12 @@ class InputPlan:
         for name in numbers:
             if spec.field(name).kind != "dense" or spec.field(name).width != 1:
                 raise SpecError(f"{name!r} is no dense field of width 1: the base cannot read it")
-        self._ids = (spec.id_field("item"), spec.id_field("user"))
         self._users = self._fields("user")
         self._items = self._fields("item")
         self.slots = self._slots()
         self.table = np.array([(s.start, s.stop, s.pair) for s in self.slots], np.int32)
 
-    def _fields(self, side: str) -> list[Field]:
+    def _fields(self, side: Side) -> list[Field]:
         kinds = ("sparse", "multi")
         found = [f for f in self.spec.fields if f.side == side and f.kind in kinds and not f.is_id]
         return found[:MAX_FIELDS]
@@ -153,23 +152,50 @@ class InputPlan:
         self.columns = at
         return tuple(slots)
 
+    @property
+    def item_columns(self) -> npt.NDArray[np.bool_]:
+        """Which columns of the keys are of the item, bool [columns]."""
+        first = 3 + sum(_width(f) for f in self._users)
+        at = np.arange(self.columns)
+        return np.asarray((at == 1) | (at >= first))
+
+    @property
+    def shared(self) -> npt.NDArray[np.bool_]:
+        """Which slots say the same of all candidates of a request, bool [S]."""
+        of_item = self.item_columns
+        return np.array(
+            [not of_item[s.start] and not (s.pair >= 0 and of_item[s.pair]) for s in self.slots]
+        )
+
     def keys(self, columns: Columns) -> Ints:
         """Keys of rows, int64 [B, columns]; 0 where there is no value.
 
         Raises:
             SpecError: a field is missing.
         """
-        item, user = (keys_of(f.name, _column(columns, f.name)) for f in self._ids)
-        out = np.zeros((len(item), self.columns), np.int64)
-        out[:, 0], out[:, 1], out[:, 2] = key_of("", "all"), item, user
+        return self.side_keys(columns, "user") | self.side_keys(columns, "item")
+
+    def side_keys(self, columns: Columns, side: Side) -> Ints:
+        """Keys of one side's fields, int64 [B, columns]; 0 in the other side's columns.
+
+        Raises:
+            SpecError: a field is missing.
+        """
+        mine = self.spec.id_field(side)
+        ids = keys_of(mine.name, _column(columns, mine.name))
+        out = np.zeros((len(ids), self.columns), np.int64)
+        out[:, 1 if side == "item" else 2] = ids
+        if side == "user":
+            out[:, 0] = key_of("", "all")
         at = 3
         for field in (*self._users, *self._items):
             stop = at + _width(field)
-            values = _column(columns, field.name)
-            if field.kind == "sparse":
-                out[:, at] = keys_of(field.name, values)
-            else:
-                out[:, at:stop] = list_keys(field.name, values, stop - at)
+            if field.side == side:
+                values = _column(columns, field.name)
+                if field.kind == "sparse":
+                    out[:, at] = keys_of(field.name, values)
+                else:
+                    out[:, at:stop] = list_keys(field.name, values, stop - at)
             at = stop
         return out
 

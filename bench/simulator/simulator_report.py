@@ -144,6 +144,9 @@ def _compared(world: SimulatedWorld, rankings: Sequence[ServedRanking]) -> dict[
     if not names:
         return {}
     rows = sorted(set.intersection(*(set(found) for found in by_channel.values())))
+    # a channel without a version is no match; only before any has two is that all there is
+    cold = {row for found in by_channel.values() for row, ranking in found.items() if ranking.cold}
+    rows = [row for row in rows if row not in cold] or rows
     worth: dict[str, Floats] = {}
     figures = {}
     for name in names:

@@ -16,12 +16,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from features.declaration import ENTITIES
 from features.logs.registry import declaration
 from features.model_inputs import Columns
 from features.samples import Sample
 from inttower.core.contract import Decoupled
 from inttower.errors import BundleError, IntTowerError
-from inttower.publish.bundle import write_bundle
+from inttower.publish.bundle import read_bundle, write_bundle
 from inttower.publish.published import ServingEncoder
 from inttower.publish.snapshot import contents
 from inttower.publish.store import ModelStore
@@ -32,7 +33,7 @@ from streaming.events import VersionAnnounced, encode
 from streaming.kafka.client import admin, end_offsets
 from streaming.kafka.topics import MODEL_UPDATES
 from streaming.kafka.writer import Writer
-from trainer.deltas import Collector, deltas
+from trainer.deltas import Collector, Touched, deltas
 from trainer.intake import Intake
 from trainer.latest_rows import LatestRows
 from trainer.online_learner import OnlineLearner
@@ -48,6 +49,8 @@ _GOLDEN_ROWS = 8
 # over fewer rows a window's AUC is too uncertain for a server to judge a version by
 _JUDGED_ROWS = 5_000
 _RETRY_S = 5.0
+# between two looks at which version serves
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,21 @@ class _Side:
     state: UserState | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """A version that deltas can be for: its weights, and the fit of item factors they belong to."""
+
+    version: str
+    encoder: ServingEncoder
+    fits: int
+
+
 class Publisher:
     """Publishes what a learner has learnt.
+
+    Deltas are for the version that servers have: the newest, or the one that a rollback holds, or
+    the one before, if the quality gate refused the newest. When that changes, rows that were
+    touched since the newest version was made are sent again for the other one.
 
     Args:
         settings: store, topics, channels, and how often.
@@ -94,8 +110,14 @@ class Publisher:
         self._topic = settings.topic(MODEL_UPDATES)
         self._store = ModelStore(settings.store_url)
         self._collector = Collector(declaration(settings.log.name))
-        self._base: ServingEncoder | None = None
-        self._fits = 0
+        self._base: _Base | None = None
+        self._newest: _Base | None = None
+        self._unfit: str | None = None
+        # touched since the newest version was made, and of these what is to be sent again
+        self._since, self._again = Touched(), Touched()
+        self._looks = Timer(_LOOK_S)
+        # the newest time of anything touched, ms: rows are never replaced by older ones
+        self._latest_ms = 0
         self._deltas = Timer(settings.trainer.delta_every_ms / 1000)
         self._versions = Timer(settings.trainer.version_every_s)
         trainer = settings.trainer
@@ -115,8 +137,11 @@ class Publisher:
     def tick(self) -> None:
         """Publish what is due."""
         if self._base is not None and self._refitted():
-            self._base = None
+            self._base = self._newest = None
             self._versions.due_in(0)
+        if self._looks.due():
+            self._turn_to_served()
+            self._touch_changed()
         if self._versions.due():
             self._publish_frozen()
             self._publish_online()
@@ -138,21 +163,27 @@ class Publisher:
 
     def _refitted(self) -> bool:
         """After a refit of item factors every vector is another: a version first, then deltas."""
-        return self._fits != _fits(self._learner)
+        return self._base is not None and self._base.fits != _fits(self._learner)
 
     def _send_deltas(self) -> None:
         if self._refitted():
             return
         channel = self._settings.trainer.channel
         published = self.published[channel]
-        touched = self._collector.take()
-        if not touched or self._base is None or published.version is None:
+        fresh = self._collector.take()
+        self._since = _merged(self._since, fresh)
+        times = (*fresh.users.values(), *fresh.items.values())
+        self._latest_ms = max(self._latest_ms, *times) if times else self._latest_ms
+        if self._base is None:
+            return
+        touched, self._again = _merged(self._again, fresh), Touched()
+        if not touched:
             return
         made = deltas(
             touched,
             channel=channel,
-            version=published.version,
-            base=self._base,
+            version=self._base.version,
+            base=self._base.encoder,
             learner=self._learner,
             inputs=self._inputs,
         )
@@ -165,7 +196,7 @@ class Publisher:
             log.error(  # noqa: TRY400 - the text has the cause
                 "no deltas of %s until a version passes its checks: %s", channel, error
             )
-            self._base = None
+            self._base = self._newest = None
             self._versions.due_in(0)  # which counts it, and tries again
             return
         self._metrics.delta_rows.labels("user").inc(len(touched.users))
@@ -185,8 +216,52 @@ class Publisher:
         if self._publish(side):
             # touched before: the version holds it
             self._collector.take()
-            self._fits = _fits(learner)
-            self._base = learner.models.online.serving_encoder()
+            self._since, self._again = Touched(), Touched()
+            version = self.published[side.channel].version or ""
+            encoder = learner.models.online.serving_encoder()
+            self._base = self._newest = _Base(version, encoder, _fits(learner))
+            self._turn_to_served()
+
+    def _touch_changed(self) -> None:
+        """Send users and items anew whose attributes have changed."""
+        users, items = (sorted(self._inputs.take_changed(side)) for side in ENTITIES)
+        now = self._latest_ms
+        changed = Touched(dict.fromkeys(users, now), dict.fromkeys(items, now))
+        self._since = _merged(self._since, changed)
+        self._again = _merged(self._again, changed)
+
+    def _turn_to_served(self) -> None:
+        """Send deltas for the version that servers have from now on."""
+        channel, newest = self._settings.trainer.channel, self._newest
+        if newest is None:
+            return
+        try:
+            version = self._store.served(channel)
+            held = self._base.version if self._base else self._unfit
+            if version is None or version == held:
+                return
+            base = newest if version == newest.version else self._read_base(channel, version)
+        except (IntTowerError, OSError) as error:
+            log.warning("model store, channel %s: %s", channel, error)
+            return
+        self._base, self._unfit = base, None if base else version
+        if base is None:
+            log.warning(
+                "%s serves %s, which is from before a refit or from another run: no deltas for it",
+                channel,
+                version,
+            )
+            return
+        self._again = self._since
+        log.info("deltas of %s are for version %s from now on", channel, version)
+
+    def _read_base(self, channel: str, version: str) -> _Base | None:
+        """An earlier version of this run; None if rows as they are now do not fit its weights."""
+        loaded = read_bundle(self._store.url(channel, version))
+        metrics, fits = loaded.manifest.metrics, _fits(self._learner)
+        same_run = metrics.get("run") == self._run and metrics.get("fits") == fits
+        same_spec = loaded.base.spec.to_json() == self._learner.models.online.spec.to_json()
+        return _Base(version, loaded.base, fits) if same_run and same_spec else None
 
     def _publish_frozen(self) -> None:
         channel, learner = self._settings.trainer.frozen_channel, self._learner
@@ -297,12 +372,17 @@ class Publisher:
         online = side.model is self._learner.models.online
         counters = self._learner.counters
         learnt = counters.learnt if online else counters.warmup_samples
-        figures: dict[str, object] = {"run": self._run, "learnt": learnt}
+        fits = _fits(self._learner)
+        figures: dict[str, object] = {"run": self._run, "learnt": learnt, "fits": fits}
         if online:
             window = self._learner.evaluation.over_window()
             if window["online"].rows >= _JUDGED_ROWS:
                 figures["window"] = {name: found.to_json() for name, found in window.items()}
         return figures
+
+
+def _merged(first: Touched, second: Touched) -> Touched:
+    return Touched({**first.users, **second.users}, {**first.items, **second.items})
 
 
 def _fits(learner: OnlineLearner) -> int:

@@ -14,7 +14,7 @@ from features.samples import Sample
 from inttower.state.user_state import UserState
 from trainer.latest_rows import LatestRows
 
-Ensure = Callable[[Entity, Sequence[str]], None]
+Ensure = Callable[[Entity, Sequence[str], int], None]
 
 
 class FrozenFeatures:
@@ -52,8 +52,8 @@ class SampleInputs:
     Args:
         declaration: of the log's features.
         catalogue: static fields of users and items.
-        ensure: called with the ids of a batch before they are looked up, so that the catalogue
-            can fetch those it has not met.
+        ensure: called with the ids and the latest time (ms; 0: any) of a batch before they are
+            looked up, so that the catalogue can fetch what it has not met.
     """
 
     def __init__(self, declaration: Declaration, catalogue: Catalogue, ensure: Ensure) -> None:
@@ -64,8 +64,9 @@ class SampleInputs:
     def live(self, samples: Sequence[Sample]) -> Columns:
         """With the features that the samples carry."""
         users, items = [s.user_id for s in samples], [s.item_id for s in samples]
-        self._ensure("user", users)
-        self._ensure("item", items)
+        newest = max((s.ts for s in samples), default=0)
+        self._ensure("user", users, newest)
+        self._ensure("item", items, newest)
         features = [s.features for s in samples]
         return self._joined(
             RawRows.of(self._declaration, "user", users, features),
@@ -97,14 +98,18 @@ class SampleInputs:
         self, ids: Sequence[str], rows: LatestRows, state: UserState | None = None
     ) -> Columns:
         """The item side alone, with each item's newest features."""
-        self._ensure("item", ids)
+        self._ensure("item", ids, 0)
         columns = item_columns(self._declaration, rows.raw(ids), self._catalogue)
         return columns if state is None else {**columns, **state.item_inputs(columns)}
 
     def statics(self, side: Entity, ids: Sequence[str]) -> Columns:
         """Ids and static fields of users or items, without what events change."""
-        self._ensure(side, ids)
+        self._ensure(side, ids, 0)
         return static_columns(self._declaration, side, ids, self._catalogue)
+
+    def take_changed(self, side: Entity) -> set[str]:
+        """Users or items whose static fields have changed since the last call."""
+        return self._catalogue.take_changed(side)
 
     def catalogue_ids(self, side: Entity) -> list[str]:
         """All users or items that have static fields."""
@@ -114,5 +119,5 @@ class SampleInputs:
         now = np.array(times, np.int64)
         return {
             **user_columns(self._declaration, users, self._catalogue, now),
-            **item_columns(self._declaration, items, self._catalogue),
+            **item_columns(self._declaration, items, self._catalogue, now),
         }

@@ -28,8 +28,8 @@ def user_rows(model: Decoupled, state: UserState | None, columns: Columns) -> Fl
     if state is None:
         return rows
     inputs = state.user_inputs(columns)
-    fields = [f.name for f in model.spec.of_side("user", "dense") if f.name in inputs]
-    behind = [np.reshape(inputs[name], (len(ids), -1)) for name in fields]
+    fields = [f for f in model.spec.of_side("user", "dense") if f.name in inputs]
+    behind = [np.reshape(inputs[f.name], (len(ids), f.width)) for f in fields]
     return np.concatenate([rows, *behind], axis=1, dtype=np.float32)
 
 

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_MS = 20
 _REPORT_S = 2.0
+# between two looks at changed attributes
+_ENTITIES_S = 0.5
 # figures over all rows may cost seconds; they get this part of the time
 _FIGURES_SHARE = 0.05
 
@@ -91,7 +93,7 @@ class Trainer:
 
         self._source = SampleSource(settings, meta.intake.offsets if meta else {})
         self._intake = Intake(self._source, sample_decoder(declared))
-        self._catalogue = CatalogueReader(settings, Catalogue(declared))
+        self._catalogue = CatalogueReader(settings, Catalogue(declared, history=True))
         inputs = SampleInputs(declared, self._catalogue.catalogue, self._catalogue.ensure)
         models = build_models(settings, spec)
         self.learner = OnlineLearner(settings.trainer, declared, models, inputs, self._fitting)
@@ -121,6 +123,7 @@ class Trainer:
         self._announced = False
         self._checkpoints = Timer(settings.trainer.checkpoint_every_s)
         self._reports = Timer(_REPORT_S)
+        self._entities = Timer(_ENTITIES_S)
         self._figures = Timer(_REPORT_S)
         self._seconds = dict.fromkeys(("read", "learn", "publish", "checkpoint", "report"), 0.0)
 
@@ -168,6 +171,8 @@ class Trainer:
 
     def _tick(self) -> None:
         """Save and send what is due. Called between two steps only."""
+        if self._entities.due():
+            self._catalogue.poll()
         if self.learner.warm:
             if not self._announced:
                 # first what cannot be lost, then what the world may know

@@ -38,7 +38,7 @@ def catalogue() -> Catalogue:
 
 
 def inputs() -> SampleInputs:
-    return SampleInputs(MOVIELENS, catalogue(), lambda _entity, _ids: None)
+    return SampleInputs(MOVIELENS, catalogue(), lambda _entity, _ids, _at: None)
 
 
 def learner(**trainer: Any) -> OnlineLearner:

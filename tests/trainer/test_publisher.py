@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from prometheus_client import Counter
 from inttower.models.inttower import IntTower
 from settings.errors import BrokerError
 from settings.settings import Settings
-from streaming.events import Delta, VersionAnnounced
+from streaming.events import Delta, Entity, VersionAnnounced
 from tests.trainer.desk import CHAMPION, FROZEN, WARMUP, Desk, floats
 from trainer import publisher as publisher_module
 
@@ -29,7 +30,7 @@ def test_both_channels_get_a_version_when_the_warm_up_ends(begun: Desk) -> None:
         assert (manifest.channel, manifest.version, manifest.parent) == (channel, "000001", None)
         assert manifest.offsets == {"0": begun.intake.offsets[0]}
         learnt = begun.learner.counters.learnt if channel == CHAMPION else WARMUP
-        assert manifest.metrics == {"run": "run 1", "learnt": learnt}
+        assert manifest.metrics == {"run": "run 1", "learnt": learnt, "fits": 1}
         assert list(served.user_ids) == begun.model.known_ids("user")
         # every item of the catalogue has a vector, two were never shown
         assert set(served.item_ids) == {f"i{i}" for i in range(62)}
@@ -125,7 +126,12 @@ def test_after_a_restart_the_frozen_channel_is_left_as_it_is(begun: Desk) -> Non
     assert begun.store.versions(FROZEN) == ["000001", "000002"]
 
 
-def test_a_rollback_is_respected(begun: Desk) -> None:
+def bases(desk: Desk, start: int) -> set[str]:
+    """Which versions the deltas from an offset on are for."""
+    return {one.base_version for one in desk.deltas(start)}
+
+
+def test_deltas_keep_flowing_to_the_version_that_a_rollback_holds(begun: Desk) -> None:
     begun.publisher._publish_online()
     begun.store.rollback(CHAMPION, to="000001")
     start = begun.end()
@@ -133,11 +139,60 @@ def test_a_rollback_is_respected(begun: Desk) -> None:
     begun.learn(100)
     assert begun.store.current(CHAMPION) == "000001"
     assert begun.store.versions(CHAMPION) == ["000001", "000002", "000003"]
-    # not announced; the deltas say which base they need, and the one that serves is another
     told = begun.updates(start)
-    assert {type(one) for one in told} == {Delta}
-    assert {one.base_version for one in told if isinstance(one, Delta)} == {"000003"}
+    assert {type(one) for one in told} == {Delta}  # the new version is not announced
+    assert bases(begun, start) == {"000001"}
+    # vectors of the weights that serve, of the rows as they are now
+    [delta] = begun.deltas(start)
+    base = begun.served(CHAMPION, "000001").base
+    rows = begun.model.item_id_rows(delta.item_ids)
+    vectors = base.item_vectors(begun.current_columns(delta.item_ids), rows)
+    np.testing.assert_array_equal(floats(delta.item_vectors, len(rows)), vectors)
+    # when the rollback ends, the newest version gets what was touched since it was made
     assert begun.store.resume(CHAMPION) == "000003"
+    resumed = begun.end()
+    begun.publisher._turn_to_served()
+    assert bases(begun, resumed) == {"000003"}
+    [again] = begun.deltas(resumed)
+    assert (set(again.user_ids), set(again.item_ids)) == (set(delta.user_ids), set(delta.item_ids))
+
+
+def test_deltas_return_to_the_version_before_one_that_is_refused(begun: Desk) -> None:
+    begun.publisher._publish_online()
+    begun.learn(100)
+    [lost] = begun.deltas()[-1:]
+    start = begun.end()
+    assert lost.base_version == "000002"
+    begun.store.refuse(CHAMPION, "000002", "quality", "its AUC")
+    begun.publisher._turn_to_served()
+    [again] = begun.deltas(start)
+    assert again.base_version == "000001"
+    assert set(again.item_ids) >= set(lost.item_ids)
+
+
+def test_a_version_of_another_run_gets_no_deltas(begun: Desk) -> None:
+    begun.start("run 2").begin()
+    begun.store.rollback(CHAMPION, to="000001")
+    start = begun.end()
+    begun.publisher._turn_to_served()
+    begun.learn(100)
+    assert begun.deltas(start) == []
+    begun.store.resume(CHAMPION)
+    begun.publisher._turn_to_served()
+    assert bases(begun, start) == {"000002"}
+
+
+def test_a_changed_attribute_is_sent_without_any_event(begun: Desk) -> None:
+    catalogue, item = begun.inputs._catalogue, begun.model.known_ids("item")[0]
+    changed = msgspec.json.encode(Entity(id=item, attributes={"genres": ["Western"]}))
+    catalogue.apply("item", item.encode(), changed)
+    start = begun.end()
+    begun.publisher._touch_changed()
+    [delta] = begun.deltas(start)
+    assert (delta.user_ids, delta.item_ids) == ([], [item])
+    served = begun.served(CHAMPION, delta.base_version)
+    before = served.item_vectors[served.item_ids.index(item)]
+    assert not np.array_equal(floats(delta.item_vectors, 1)[0], before)
 
 
 # ---------------------------------------------------------------------- when it cannot

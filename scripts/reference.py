@@ -81,6 +81,39 @@ def settings() -> str:
     return "\n".join(pages)
 
 
+@cache
+def log_file() -> str:
+    """Every key of the TOML that declares a log, a table of the TOML at a time."""
+    from streaming.logs.log_file import LogFile  # noqa: PLC0415
+
+    pages, seen = [], set()
+    waiting: list[tuple[str, type[BaseModel]]] = [("", LogFile)]
+    while waiting:
+        key, form = waiting.pop(0)
+        title = f"`[{key}]`" if key else "At the top level"
+        fields = {name: f for name, f in form.model_fields.items() if name != "folder"}
+        about = inspect.cleandoc(form.__doc__ or "").partition("\n\n")[0]
+        pages += [f"## {title}\n", f"{about}\n", _settings_table(fields, "")]
+        for name, field in fields.items():
+            for nested in _models_in(field.annotation):
+                if nested not in seen:
+                    seen.add(nested)
+                    many = "dict" in str(field.annotation)
+                    waiting.append((f"{key}.{name}".strip(".") + (".NAME" if many else ""), nested))
+    return "\n".join(pages)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - a type or a union
+    from typing import get_args  # noqa: PLC0415
+
+    from pydantic import BaseModel  # noqa: PLC0415
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for one in get_args(annotation):
+        yield from _models_in(one)
+
+
 def _settings_table(fields: dict[str, FieldInfo], prefix: str) -> str:
     rows = []
     for name, field in fields.items():
@@ -394,6 +427,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "http": http,
     "library": library,
+    "log_file": log_file,
     "metrics": metrics,
     "modules": modules,
     "records": records,

@@ -1,4 +1,4 @@
-"""Users or items out of a file: CSV, JSON lines or Parquet, a row an entity."""
+"""Reads users or items from a file: CSV, JSON lines or Parquet, a row an entity."""
 
 from __future__ import annotations
 

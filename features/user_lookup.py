@@ -1,4 +1,4 @@
-"""What a server reads at a request: the newest feature row of one user, by one read."""
+"""Reads the newest feature row of one user: the one store read of a request."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Traffic whose truth is known: users, items, what is shown, what is done, and when it arrives."""
+"""The simulator: made-up traffic whose true click probabilities are known."""

@@ -1,4 +1,4 @@
-"""Which of the events that a system took in became samples, and with the right actions."""
+"""Checks which accepted events became samples, and with the right actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of a ranking, and what people do with it."""
+"""Simulates users: which part of a ranking is shown, and which actions follow."""
 
 from __future__ import annotations
 

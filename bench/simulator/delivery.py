@@ -1,4 +1,4 @@
-"""How events reach the system: late, twice, never, in an order of their own, with wrong clocks."""
+"""Simulates delivery: events arrive late, twice, never, out of order, with wrong clocks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Random numbers that are a function of what they decide.
+"""Random numbers as hashes of what they decide, so that they do not depend on order.
 
-Whether user 7 clicks item 3 in request 12 must not depend on what else was drawn before: the same
-world then gives the same answer however the items are ranked, in whatever order requests run, and
-in whatever pieces a log is written. So each draw is a hash of the seed, a purpose, and the keys.
+Whether user 7 clicks item 3 in request 12 must not depend on earlier draws. Then the same world
+gives the same answers however items are ranked, whatever the order of the requests, and however a
+log is cut. So each draw is a hash of the seed, a purpose, and the keys.
 """
 
 from __future__ import annotations

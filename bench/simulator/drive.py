@@ -1,4 +1,4 @@
-"""One run against a system, from its world to its report."""
+"""Runs a simulated world against a running system, and reports."""
 
 from __future__ import annotations
 

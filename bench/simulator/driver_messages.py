@@ -1,4 +1,4 @@
-"""What the driver reads out of answers, and the bodies of what it posts."""
+"""Parses the server's answers for the driver, and builds the bodies that it posts."""
 
 from __future__ import annotations
 

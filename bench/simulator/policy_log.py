@@ -1,4 +1,4 @@
-"""A log without a system: a policy of the simulator's own ranks."""
+"""Simulates a log without a system: a policy of the simulator ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drives a running system over HTTP as an application would.
+"""The driver: calls a running system over HTTP like an application.
 
 For each request of the world, when it is due: ask for a ranking, show a part of it, post what was
 shown and, later, what was done. Requests do not wait for one another, so a slow system meets the

@@ -1,4 +1,4 @@
-"""What a driven run was worth: load, truth of what was served, and the true differences."""
+"""The report of a driven run: load, true quality of what was served, true differences."""
 
 from __future__ import annotations
 

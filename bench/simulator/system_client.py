@@ -1,4 +1,4 @@
-"""The system under test over HTTP: what it answers, how fast, and what it refuses."""
+"""HTTP client of the system under test: answers, latencies, refusals."""
 
 from __future__ import annotations
 

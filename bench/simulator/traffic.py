@@ -1,4 +1,4 @@
-"""What a driven run left behind: rankings, slates and events, for the report and the log."""
+"""Records a driven run: rankings, slates and events, for the report and the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known because the world is made up: how good a ranking is and how good it could be."""
+"""The truth of a simulated world: how good a ranking is, and how good it could be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The world: who comes when, what there is to show, and how likely each click truly is.
+"""The simulated world: users, sessions, items, and the true probability of each click.
 
 Everything is a function of the settings and the seed. The logit of a click, if the item is looked
 at, is a sum::

@@ -1,4 +1,4 @@
-"""What a simulated world is like: settings in TOML, and the worlds that come with headrace.
+"""Settings of a simulated world, in TOML, and the presets.
 
 Times in these settings are seconds, hours or days of the world's own time. A driver that runs at a
 speed of 60 plays an hour of it in a minute.

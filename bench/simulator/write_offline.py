@@ -1,4 +1,4 @@
-"""``headrace simulate --offline``: write a log and tell what is true of it."""
+"""``headrace simulate --offline``: writes a log and reports its truth."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The default model under test: its stream, figures within requests, all logs in one table."""
+"""Benches of the default model: streaming a log, figures within requests, all logs in one table."""

@@ -1,7 +1,7 @@
-"""How well rows are ordered within their request, which is what a ranker is for.
+"""Figures of order within requests: list AUC, MRR, NDCG@10.
 
-Figures over a user's whole life are no measure of order where the user's own live rate is an input:
-within a request the user's terms are the same for all rows and cancel.
+GAUC over a user's whole history does not measure order where the user's own live rate is an input.
+Within a request the user's terms are equal for all rows and cancel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def requests_of(ts: Ints, users: npt.NDArray[np.int32]) -> Ints:
 def list_figures(logits: Floats, labels: Labels, requests: Ints) -> dict[str, float | int | None]:
     """Mean over requests that have both labels of AUC, MRR and NDCG@10; None without any.
 
-    Equal logits share their places. Of labels that say nothing the AUC is .5.
+    Equal logits share their ranks. With labels that are independent of the logits the AUC is .5.
 
     >>> z, y = np.array([3, 1, 2], np.float32), np.array([0, 1, 0], np.uint8)
     >>> found = list_figures(z, y, np.zeros(3, np.int64))

@@ -1,8 +1,8 @@
-"""The default model in the order of a stream, as the trainer sees it.
+"""Streams a log through the default model, in the trainer's order.
 
 A row is predicted when it is shown, with nothing that became known later. It is learnt ``wait_ms``
 after that, with the label that is known by then; a click that comes later still is a correction.
-Counters take impressions and clicks in as they become known. Calls hold whole moments, so no
+Counters count impressions and clicks when they become known. Calls hold whole moments, so no
 request is ever split.
 """
 

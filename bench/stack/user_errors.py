@@ -1,8 +1,8 @@
 """Standard errors of AUC and log loss where the rows of one user are not independent.
 
-Both are means of one number a row, to first order (for the AUC: how far the row's place among the
-rows of the other label lies from the mean). These are added up by user, and the users are taken
-for independent.
+To first order both are means of one number a row (for the AUC: how far the row's rank among the
+rows of the other label is from the mean). These numbers are summed by user, and users count as
+independent.
 """
 
 from __future__ import annotations

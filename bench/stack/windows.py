@@ -1,7 +1,7 @@
 """``bench windows``: learn window T, predict window T + 1, as MLPerf's dlrm_v4 does.
 
 The log is cut into windows of equal time. For each, the default model is fitted on the windows
-before it and predicts it twice: with weights that stand still, and as it learns.
+before it and predicts it twice: with frozen weights, and online.
 """
 
 from __future__ import annotations

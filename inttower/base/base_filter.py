@@ -1,4 +1,4 @@
-"""The base: live counters, the inputs made of them, and the filters that learn from these.
+"""The base: live counters, inputs computed from them, and logistic filters that learn them.
 
     numbers = base.shown(columns, ts)            # reads, then counts; one number a row
     base.logits(numbers)                         # as served; record it
@@ -8,8 +8,9 @@
     base.close(numbers)                          # nothing more can come
 
 It works from the first row on. Scaling, strengths and half-lives are derived from the log's own
-first rows: in :meth:`BaseFilter.fit` if there is a warm-up, else each time that the positives have
-doubled, until there are :data:`ENOUGH`; both walk through all rows so far once more.
+first
+rows: in :meth:`BaseFilter.fit` if there is a warm-up, otherwise each time that the positives have
+doubled, until there are :data:`ENOUGH`. Both learn all rows so far again.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class BaseConfig:
 
     Args:
         numbers: dense fields that are inputs as they are.
-        limit: counter rows held at most, some 100 bytes each.
-        early: rows at most that a live start walks through again as positives double.
+        limit: most counter rows, about 100 bytes each.
+        early: most rows that a live start learns again as positives double.
     """
 
     numbers: tuple[str, ...] = ()
@@ -112,7 +113,7 @@ class BaseFilter:
     # ------------------------------------------------------------------ the warm-up
 
     def fit(self, events: Events, labels: Labels, weights: FloatArray | None = None) -> FloatArray:
-        """Start anew from these events, which are all known.
+        """Start again from these events, all of them known.
 
         Args:
             events: E of them.
@@ -253,7 +254,7 @@ class BaseFilter:
         self._note(numbers, np.ones(len(numbers), np.float32), given)
 
     def close(self, numbers: IntArray) -> None:
-        """Rows that nothing more can come of."""
+        """Close rows: their windows have passed."""
         for number in numbers.tolist():
             self._open.pop(number, None)
 

@@ -1,4 +1,4 @@
-"""Counters of a log, and the inputs that filters make of them."""
+"""Live counters of a log, and the filter inputs that are computed from them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Events:
 
 
 class CounterInputs:
-    """Counters of a log, and inputs made of them.
+    """Counters of a log, and inputs computed from them.
 
     Args:
         plan: which.

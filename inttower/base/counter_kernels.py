@@ -1,4 +1,4 @@
-"""The loops of the live counters: an open-addressing index over dense rows, and what rows say.
+"""numba loops of the live counters: a hash index over dense rows, and the facts of a row.
 
 A row counts one key: an item, a user, a value of an attribute, or a pair of them. It holds
 
@@ -7,7 +7,7 @@ A row counts one key: an item, a user, a value of an attribute, or a pair of the
 - int64 [TIMES]: times in ms of the last impression, the last action, and the one that the decayed
   counts were last brought up to.
 
-Decayed counts are brought up to "now" when they are read, so that a row stays true without a tick.
+Decayed counts are decayed to the current time when they are read, so that no tick is needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bounded table of counter rows by 64-bit key."""
+"""A bounded table of counter rows by 64-bit key; a full table evicts the oldest half."""
 
 from __future__ import annotations
 

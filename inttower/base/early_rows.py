@@ -1,4 +1,4 @@
-"""The first events of a log, kept until there are enough of them to derive scaling from."""
+"""Keeps the first events of a log until there are enough to derive scaling from."""
 
 from __future__ import annotations
 

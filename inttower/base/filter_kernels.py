@@ -1,7 +1,7 @@
-"""The loops of a logistic filter with full covariance.
+"""numba loops of the logistic filter with full covariance.
 
-Weights are believed to be N(w, P). A row (x, y) of weight a moves the mean to the maximum of what
-is then believed along P x, which for one row is a single number t:
+The belief about the weights is N(w, P). A row (x, y) of weight a moves the mean along P x to the
+maximum of the posterior, which for one row is a single number t:
 
     t = y − σ(z + a·h·t)      z = w·x      h = xᵀ P x
     w ← w + a·t · P x         P ← P − v / (1 + v h) · (P x)(P x)ᵀ,   v = a·p(1 − p) at the new mean

@@ -1,4 +1,4 @@
-"""From events to a filter's inputs: read what was known strictly before, then count.
+"""numba loops from events to filter inputs: read what was known strictly before, then count.
 
 Events come in order of time, actions before impressions of the same moment. All impressions of
 one moment are read before any of them is counted.

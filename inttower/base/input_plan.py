@@ -1,4 +1,4 @@
-"""Which inputs the base reads, and how they are scaled.
+"""The input plan: which inputs the base reads, and how they are scaled.
 
 A *slot* is a kind of counter row: of all events, of the item, of the user, of a value of a field,
 or of a pair of these. The plan says which facts of each slot are inputs; a :class:`Scaling` says

@@ -1,7 +1,7 @@
 """Logistic filters over the same inputs, averaged in logit space.
 
 Each is a closed-form learner (:mod:`inttower.base.filter_kernels`); their average is linear too, so
-what serves is one vector of weights.
+one vector of weights is served.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Weights of the parts of a score, kept by the stream: a posterior over few combinations.
+"""Mixing weights: how much each part of the score counts, updated by the stream.
+
+They are a posterior over a few combinations of the parts.
 
 A combination is a weight for each part; the score is the posterior mean of the combinations'
 logits, so it is a weighted sum of the parts too. After each moment every combination pays its own

@@ -1,4 +1,4 @@
-"""Texts as 64-bit keys: no vocabulary to hold, to bound and to send."""
+"""Hashes texts to 64-bit keys, so that no vocabulary is stored, bounded or sent."""
 
 from __future__ import annotations
 

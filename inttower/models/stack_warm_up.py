@@ -1,4 +1,4 @@
-"""The warm-up of a stacked model: what it is given, and the choices made on its last tenth."""
+"""The warm-up of a stacked model: its rows, and the choices made on its last tenth."""
 
 from __future__ import annotations
 

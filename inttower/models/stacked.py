@@ -1,4 +1,4 @@
-"""The default score: base + user state + a network as a residual, with weights kept by the stream.
+"""The stacked model, the default score: base + user state + a network as a residual.
 
     numbers, logits = model.shown(columns, ts)        # record the logits; impressions are counted
     model.acted(Actions(columns, ts))                 # actions became known
@@ -9,12 +9,12 @@
 **Parts.** The base (:mod:`inttower.base.base_filter`) learns from the first row on. The user state
 (:mod:`inttower.state.user_state`) predicts by itself; it takes part where the warm-up's last tenth
 shows that it helps (:func:`inttower.base.mixing.gate`), and with weights found there: together they
-are the *stack*. The network learns with the stack's logit as an offset and starts as nothing.
-:class:`inttower.base.mixing.MixingWeights` says how much of each is believed, from row to row.
+are the *stack*. The network learns with the stack's logit as an offset, and its output starts at 0.
+:class:`inttower.base.mixing.MixingWeights` weights the parts; the stream keeps updating them.
 
-**The warm-up** fits base and state on all of it. Those choices that matter are made by predicting
-its last tenth: the state's shape, whether it takes part, how many epochs the network learns (it
-may be none) and at what rate it goes on. That tenth is then learnt as the stream is.
+**The warm-up** fits base and state on all its rows. The choices that matter are made by predicting
+its last tenth: the state's shape, whether it takes part, how many epochs the network learns
+(possibly none) and its rate in the stream. That tenth is then learnt like the stream.
 """
 
 from __future__ import annotations

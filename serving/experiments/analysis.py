@@ -1,4 +1,4 @@
-"""What an experiment showed: pure functions, dataclasses in and out.
+"""Statistics of an experiment: pure functions on dataclasses.
 
 Users are what is assigned, and one user sees many impressions, whose outcomes resemble each
 other. Every interval here therefore counts *users* as independent, not impressions:

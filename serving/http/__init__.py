@@ -1,1 +1,1 @@
-"""The HTTP interface: app, messages, problems, event intake."""
+"""The HTTP interface: routes, messages, errors, intake of events and entities, outbox."""

@@ -1,4 +1,4 @@
-"""The HTTP interface. ``/docs`` shows it; :mod:`serving.http.messages` holds its forms."""
+"""The routes of the HTTP interface; :mod:`serving.http.messages` has the forms."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _DELIVERY_S = 5.0
 _JSON = "application/json"
 # of one body: ten such must find room in the outbox
 MAX_RECORDS = CAPACITY // 10
-# what else than candidates a request may hold
+# bytes that a request may have besides its candidates
 _ROOM_BYTES = 1 << 20
 
 
@@ -224,7 +224,7 @@ def _described(
     ok: int = 200,
     also: dict[int, str] | None = None,
 ) -> dict[str, Any]:
-    """How a route stands on the OpenAPI page."""
+    """A route's entry in the OpenAPI document."""
 
     def content(name: str) -> dict[str, Any]:
         return {_JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
@@ -245,7 +245,7 @@ def _described(
 
 
 def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """The OpenAPI document, with the schemas of the structs; made once."""
+    """The OpenAPI document, with the schemas of the structs; built once."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

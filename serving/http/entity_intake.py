@@ -1,4 +1,4 @@
-"""Users and items that an application posts, on their way to the compacted topics."""
+"""Checks users and items that an application posts, and turns them into records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that an application posts: all of them are checked before any is sent on.
+"""Checks the events of a post, all of them before any is sent to Kafka.
 
 An impression of an item that this server ranked is filled in from the ranking: the application need
 not carry variant, version, score and propensity through its own systems.

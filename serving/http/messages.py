@@ -1,7 +1,7 @@
-"""What travels over HTTP: the requests and answers, as typed structs.
+"""Requests and answers of the HTTP interface, as typed structs.
 
-The same structs decode, check, encode, and are rendered to the OpenAPI page, so that the page
-cannot say something else than the server does.
+The same structs decode, check and encode, and are rendered to the OpenAPI document, so that the
+document always matches the server.
 """
 
 from __future__ import annotations

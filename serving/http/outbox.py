@@ -1,9 +1,9 @@
-"""The way to Kafka that never makes a request wait.
+"""The outbox: sends records to Kafka without making a request wait.
 
-Records go into a bounded queue; a thread of its own hands them to the producer, which retries
-until they are on the broker. While the broker is away rankings go on: the queue fills, and what
-no longer fits is counted as lost (``headrace_outbox_lost_total``) and said in the log, once a
-change. Events that are posted wait for Kafka's word (:meth:`Outbox.deliver`).
+Records go into a bounded queue. A thread passes them to the producer, which retries until the
+broker has them. While the broker is down rankings continue and the queue fills; records that no
+longer fit are counted as lost (``headrace_outbox_lost_total``) and logged once an outage. Posted
+events wait for Kafka's acknowledgement (:meth:`Outbox.deliver`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests that cannot be answered: one exception, one JSON form."""
+"""Errors of the HTTP interface: one exception, one JSON form."""
 
 from __future__ import annotations
 

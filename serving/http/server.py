@@ -1,4 +1,4 @@
-"""One process with one event loop: uvicorn, set for short answers."""
+"""Runs the server: uvicorn in one process with one event loop, tuned for short answers."""
 
 from __future__ import annotations
 

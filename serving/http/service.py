@@ -1,4 +1,4 @@
-"""The parts of a server, put together."""
+"""Builds the parts of a server and connects them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The quality gate: whether a version is good enough to serve, by the figures in its manifest.
 
 The trainer writes into the manifest how well its models predicted the rows of a sliding window
-before they learnt them: the version's own model (``online``) and the simple ones beside it (its
-weights left frozen, logistic regression), all on the same rows. A version is refused that
+before they learnt them: the version's own model (``online``) and the simple ones (its weights left
+frozen, logistic regression), all on the same rows. A version is refused if it
 
 1. ranks worse than an absolute floor (``serving.min_auc``), by more than chance,
 2. predicts a click rate that is off by more than ``serving.max_calibration``, by more than chance,

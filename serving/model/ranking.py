@@ -1,4 +1,4 @@
-"""A ranking, from the request to the answer, in one synchronous step."""
+"""Ranks: from a request to its answer in one synchronous step, on one version and delta."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The newest rankings, for the impressions that are posted without what the server knows itself."""
+"""A bounded memory of recent rankings: fills in impressions that are posted without scores."""
 
 from __future__ import annotations
 

@@ -74,9 +74,15 @@ class LogRows:
         users, items, own = shown.users[rows], shown.items[rows], shown.ts[rows]
         then = own if at is None else np.minimum(at, own)
         user_rows, item_rows = self._raw("user", users, then), self._raw("item", items, then)
-        catalogue = self.log.catalogue
+        catalogue, contexts = self.log.catalogue, self.log.contexts
         return {
-            **user_columns(self.declaration, user_rows, catalogue, own if now is None else now),
+            **user_columns(
+                self.declaration,
+                user_rows,
+                catalogue,
+                own if now is None else now,
+                [contexts[row] for row in rows.tolist()] if contexts else None,
+            ),
             **item_columns(self.declaration, item_rows, catalogue),
         }
 

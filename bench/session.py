@@ -23,8 +23,8 @@ from rich.table import Table
 
 from bench.results import Key, Options, Results, Row
 from features.declaration import Declaration
+from features.generate import generated_declaration
 from features.log_arrays import LogArrays, load
-from features.logs.registry import declaration
 from streaming.logs.choose import find_log
 
 Report = Callable[[str, float], None]
@@ -66,7 +66,7 @@ class Session:
     def open(self) -> tuple[Declaration, LogArrays]:
         """The log and its declaration."""
         source = find_log(self.options.log, self.options.path)
-        declared = declaration(source.declaration)
+        declared = generated_declaration(source)
         with _progress(self.options.console) as progress:
             task = progress.add_task(f"reading {source.name}", total=1.0)
             log = load(

@@ -16,7 +16,7 @@ means of its items, and the same by each value of the items' multi-valued fields
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,8 @@ class SplitData:
         fields: list[Field] = []
         for side in ENTITIES:
             fields.append(Field(f"{side}_id", side, "sparse", is_id=True))
-            fields += [Field(f.name, side, f.kind) for f in declaration.statics_of(side)]
+            statics = declaration.statics_of(side)
+            fields += [Field(f.name, side, f.kind) for f in statics if f.kind != "dense"]
             fields += [Field(name, side, "dense") for name in self._names(side)]
         if width := self._values.shape[1]:
             fields += [
@@ -213,7 +214,11 @@ class SplitData:
 def _statics(declaration: Declaration, log: LogArrays, entity: Entity) -> dict[str, list[Static]]:
     """Static fields by name, each a list by code."""
     rows = log.catalogue.rows(entity, log.user_ids if entity == "user" else log.item_ids)
-    return {f.name: [row[k] for row in rows] for k, f in enumerate(declaration.statics_of(entity))}
+    return {
+        f.name: [cast(Static, row[k]) for row in rows]
+        for k, f in enumerate(declaration.statics_of(entity))
+        if f.kind != "dense"
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from streaming.kafka.ledger import count_events
 from streaming.kafka.topics import CLICKS, IMPRESSIONS
 from streaming.kafka.writer import Writer
 from streaming.logs import Event, EventLog
-from streaming.logs.choose import find_log
+from streaming.logs.choose import find_log, log_section
 from streaming.replay.replayer import time_of
 from trainer.trainer_report import TrainerReport
 
@@ -73,7 +73,7 @@ def bench_loop(
     )
     settings = settings.with_changes(
         state=settings.state / "bench-loop",
-        log={"name": log.declaration, "attribution_ms": log.attribution_ms},
+        log=log_section(log),
         trainer={
             "warmup_until_ms": time_of(log, int(stop * warm_up)),
             # a log at full speed has no pace: only the live events, which have the time of now, are

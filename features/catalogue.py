@@ -17,7 +17,6 @@ of an id; texts that repeat (genres, occupations) are held once.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -27,7 +26,8 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from prometheus_client import Counter
 
-from features.declaration import Declaration, Static
+from features.conversions import Converted, blank, converted
+from features.declaration import Declaration
 from features.declaration import Entity as EntityName
 from settings.errors import BrokerError, EventError
 from settings.settings import Settings
@@ -38,7 +38,7 @@ from streaming.kafka.topics import ITEMS, USERS
 
 log = logging.getLogger(__name__)
 
-Statics = tuple[str | tuple[str, ...], ...]
+Statics = tuple[Converted, ...]
 
 _TOPICS: dict[EntityName, str] = {"user": USERS, "item": ITEMS}
 # forgetting costs a question to the broker, never a result
@@ -71,8 +71,7 @@ class Catalogue:
     def __init__(self, declaration: Declaration, *, history: bool = False) -> None:
         self._fields = {e: declaration.statics_of(e) for e in _TOPICS}
         self._blank: dict[EntityName, Statics] = {
-            e: tuple("" if f.kind == "sparse" else () for f in fields)
-            for e, fields in self._fields.items()
+            e: tuple(map(blank, fields)) for e, fields in self._fields.items()
         }
         self._rows: dict[EntityName, dict[str, Statics]] = {e: {} for e in _TOPICS}
         # of ids with several records: (timestamp, attributes), the oldest first
@@ -111,7 +110,8 @@ class Catalogue:
                 ' {"id": …, "attributes": {name: text or list of texts}}',
                 reason="wrong_type",
             ) from error
-        row = tuple(_static(field, record.attributes) for field in self._fields[entity])
+        fields = self._fields[entity]
+        row = tuple(converted(f, record.attributes.get(f.source)) for f in fields)
         self._remember(entity, record.id, row, at_ms)
         self._rows[entity][record.id] = row
         if record.id in self._deleted[entity]:
@@ -134,9 +134,9 @@ class Catalogue:
     def rows(
         self, entity: EntityName, ids: Iterable[str], at_ms: Iterable[int] | None = None
     ) -> list[Statics]:
-        """The fields of each id, in the declaration's order: text, or tuple of texts (multi).
+        """The fields of each id, in the declaration's order: text, tuple of texts, or numbers.
 
-        What is not known is empty: ``""`` or ``()``.
+        What is not known is empty: ``""`` or ``()``; a number is what the field says.
 
         Args:
             entity: whose.
@@ -184,7 +184,7 @@ def check_entity(declaration: Declaration, entity: EntityName, record: Entity) -
         EventError: a field has the wrong kind.
     """
     for field in declaration.statics_of(entity):
-        _static(field, record.attributes)
+        converted(field, record.attributes.get(field.source))
 
 
 def _as_of(records: list[tuple[int, Statics]], at_ms: int) -> Statics:
@@ -192,30 +192,6 @@ def _as_of(records: list[tuple[int, Statics]], at_ms: int) -> Statics:
         if time_ms <= at_ms:
             return row
     return records[0][1]
-
-
-def _static(
-    field: Static, attributes: Mapping[str, str | float | Sequence[str | float]]
-) -> str | tuple[str, ...]:
-    value = attributes.get(field.name)
-    if field.kind == "multi":
-        if isinstance(value, str | float | int):
-            raise _wrong_kind(field, "a list of texts")
-        texts = [one for one in value or () if isinstance(one, str)]
-        if value is not None and len(texts) < len(value):
-            raise _wrong_kind(field, "a list of texts")
-        return tuple(map(sys.intern, texts))
-    if value is not None and not isinstance(value, str):
-        raise _wrong_kind(field, "one text")
-    return sys.intern(value or "")
-
-
-def _wrong_kind(field: Static, wanted: str) -> EventError:
-    return EventError(
-        f"attribute {field.name!r} of a {field.entity} must be {wanted}",
-        reason="wrong_type",
-        field=field.name,
-    )
 
 
 class CatalogueReader:

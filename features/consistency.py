@@ -22,7 +22,7 @@ import msgspec
 import orjson
 
 from features.declaration import Declaration, Streaming
-from features.logs.registry import declaration
+from features.declared import declared_features
 from features.samples import Mark, sample_decoder
 from settings.errors import HeadraceError
 from settings.settings import Settings
@@ -148,7 +148,7 @@ def _newest(settings: Settings, name: str, count: int) -> Iterator[bytes]:
 
 def main(settings: Settings) -> None:
     """Print the differences as JSON."""
-    found = measure(settings, declaration(settings.log.name))
+    found = measure(settings, declared_features(settings))
     print(orjson.dumps([asdict(d) for d in found], option=orjson.OPT_INDENT_2).decode())
 
 

@@ -19,6 +19,7 @@ from settings.errors import ConfigurationError
 Entity = Literal["user", "item"]
 Source = Literal["impression", "click"]
 Aggregate = Literal["count", "first_ts", "last_ts", "sum_rate", "recent_items"]
+Conversion = Literal["as_is", "bucket", "number", "log", "ngrams", "vector"]
 Transform = Literal["log_count", "cold", "logit_rate", "residual", "log_gap"]
 
 ENTITIES: tuple[Entity, ...] = ("user", "item")
@@ -96,11 +97,51 @@ class Streaming:
 
 @dataclass(frozen=True, slots=True)
 class Static:
-    """An attribute of a user or an item, from the compacted topics ``users`` and ``items``."""
+    """An attribute of a user or an item, from the compacted topics ``users`` and ``items``.
+
+    Args:
+        name: of the model's input.
+        entity: whose it is.
+        kind: of the input: one text, several, or numbers.
+        attribute: its name on the topic; empty: the same as ``name``.
+        convert: how the attribute becomes the input: ``as_is``; ``bucket`` a number's place between
+            ``edges``; ``number`` or ``log`` (sign · log1p) of a number; ``ngrams`` hashed words and
+            pairs of words of a text; ``vector`` a list of ``width`` numbers.
+        edges: rising; the first value of each bucket but the lowest.
+        width: numbers of a dense input.
+        missing: what an unknown number is taken for.
+    """
 
     name: str
     entity: Entity
-    kind: Literal["sparse", "multi"]
+    kind: Literal["sparse", "multi", "dense"]
+    attribute: str = ""
+    convert: Conversion = "as_is"
+    edges: tuple[float, ...] = ()
+    width: int = 1
+    missing: float = 0.0
+
+    @property
+    def source(self) -> str:
+        """The attribute's name on the topic."""
+        return self.attribute or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ContextInput:
+    """A field of the request's context that the user tower reads; see :class:`Static`."""
+
+    name: str
+    kind: Literal["sparse", "multi", "dense"]
+    attribute: str = ""
+    convert: Conversion = "as_is"
+    edges: tuple[float, ...] = ()
+    missing: float = 0.0
+
+    @property
+    def source(self) -> str:
+        """The field's name in the context."""
+        return self.attribute or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +172,7 @@ class Declaration:
         statics: attributes that travel apart from the samples.
         dense: numbers for the towers; a tower gets those made of its entity's features.
         base_rate: clicks an impression, roughly: the centre of smoothed rates.
+        contexts: fields of the request's context that the user tower reads.
     """
 
     name: str
@@ -138,11 +180,13 @@ class Declaration:
     statics: tuple[Static, ...]
     dense: tuple[Dense, ...]
     base_rate: float
+    contexts: tuple[ContextInput, ...] = ()
 
     def __post_init__(self) -> None:
         names = [f.name for f in self.streaming]
         names += [f.name for f in self.statics]
         names += [f.name for f in self.dense]
+        names += [f.name for f in self.contexts]
         for name in names:
             if not _NAME.fullmatch(name):
                 raise ConfigurationError(

@@ -50,7 +50,11 @@ def read_entities(
     """
     import pyarrow as pa  # noqa: PLC0415 - takes a moment, and only a load needs it
 
-    lists = {f.name for f in declaration.statics_of(entity) if f.kind == "multi"}
+    lists = {
+        f.source
+        for f in declaration.statics_of(entity)
+        if f.convert == "vector" or (f.kind == "multi" and f.convert == "as_is")
+    }
     row = 0
     try:
         dataset = _dataset(path)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from features.declaration import ENTITIES, Declaration, Entity
-from features.logs.registry import declaration as declaration_of
+from features.declared import declared_features
 from settings.errors import HeadraceError, StorageError
 from settings.settings import Settings
 
@@ -211,6 +211,6 @@ def _explained(settings: Settings) -> Iterator[None]:
 if __name__ == "__main__":
     try:
         given = Settings.read(Path(sys.argv[1]))
-        apply_repository(given, declaration_of(given.log.name))
+        apply_repository(given, declared_features(given))
     except HeadraceError as failure:
         sys.exit(str(failure))

@@ -27,8 +27,8 @@ import msgspec
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from features.declaration import ENTITIES, Declaration, Entity
+from features.declared import declared_features
 from features.feast_repo import ensure_applied
-from features.logs.registry import declaration
 from features.online_table import LATEST_MS, OnlineTable, online_table
 from settings.errors import BrokerError, HeadraceError, StorageError
 from settings.settings import Settings
@@ -273,7 +273,7 @@ def _chunks(rows: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 def main(settings: Settings) -> None:
     """Run the writer until SIGTERM or SIGINT."""
     wait_for_broker(settings)
-    writer = FeatureWriter(settings, declaration(settings.log.name))
+    writer = FeatureWriter(settings, declared_features(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: writer.stop())
     tune_gc()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from features.declaration import ENTITIES, Declaration, Source
 from settings.errors import ConfigurationError
 from streaming.events import Click, encode
 from streaming.logs import Event, EventLog
+from streaming.logs.log_file import CLICK
 
 Report = Callable[[float], None]
 
@@ -53,6 +55,9 @@ class LogArrays:
         clicks: the first one of each impression that was clicked in time.
         labels: uint8 [n], 1 where the impression was clicked in time.
         catalogue: static fields.
+        contexts: of the request of each impression; empty if the log has none.
+        positions: int32 [n], the place of each impression on its page, -1 where it is not known.
+        sampling_rate: share of what was not clicked that the log holds.
     """
 
     name: str
@@ -62,6 +67,9 @@ class LogArrays:
     clicks: Happened
     labels: NDArray[np.uint8]
     catalogue: Catalogue
+    contexts: list[Mapping[str, Any] | None]
+    positions: NDArray[np.int32]
+    sampling_rate: float = 1.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,6 +100,9 @@ def load(
     window = source.attribution_ms
     shown, clicked = _Column(), _Column()
     labels = bytearray()
+    contexts: list[Mapping[str, Any] | None] = []
+    positions: list[int] = []
+    positive = source.positives
     open_rows: dict[tuple[str | None, str, str], int] = {}
     for number, event in enumerate(source.events(0, stop)):
         if progress is not None and number % _REPORT == 0:
@@ -99,6 +110,8 @@ def load(
         pair = (event.user_id, event.item_id)
         row = open_rows.get((event.request_id, *pair))
         if isinstance(event, Click):
+            if (event.action or CLICK) not in positive:
+                continue
             # as in the job: neither a click without an impression nor a second one counts
             if row is not None and event.ts - shown.ts[row] <= window and not labels[row]:
                 clicked.add(event)
@@ -107,6 +120,8 @@ def load(
             open_rows[event.request_id, *pair] = open_rows[None, *pair] = len(labels)
             shown.add(event)
             labels.append(0)
+            contexts.append(event.context)
+            positions.append(-1 if event.position is None else event.position)
     if not labels:
         raise ConfigurationError(f"{source.name} holds no impression: is --sample too small?")
     catalogue = Catalogue(declaration)
@@ -126,6 +141,9 @@ def load(
         clicks=clicked.coded(users, items)[0],
         labels=np.frombuffer(bytes(labels), np.uint8)[order],
         catalogue=catalogue,
+        contexts=[contexts[at] for at in order.tolist()] if any(contexts) else [],
+        positions=np.array(positions, np.int32)[order],
+        sampling_rate=source.sampling_rate,
     )
 
 

@@ -20,18 +20,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.catalogue import Catalogue
-from features.declaration import RECENT_SLOTS, Declaration, Dense, Entity, Streaming, Transform
+from features.conversions import MOST_GRAMS, Converted, from_context
+from features.declaration import (
+    RECENT_SLOTS,
+    ContextInput,
+    Declaration,
+    Dense,
+    Entity,
+    Static,
+    Streaming,
+    Transform,
+)
 from inttower.core.spec import FeatureSpec, Field
 from settings.errors import ConfigurationError
 
 Columns = dict[str, Sequence[str] | Sequence[Sequence[str]] | NDArray[np.float32]]
 Values = tuple[Any, ...]
+# of the requests of some rows, one a row
+Contexts = Sequence[Mapping[str, Any] | None] | None
 
 # how many impressions the base rate is worth in a smoothed mean
 STRENGTH = 5.0
@@ -97,7 +109,9 @@ def model_spec(declaration: Declaration) -> FeatureSpec:
 
 def _fields(declaration: Declaration, side: Entity) -> list[Field]:
     fields = [Field(f"{side}_id", side, "sparse", is_id=True)]
-    fields += [Field(f.name, side, f.kind) for f in declaration.statics_of(side)]
+    fields += [_static_field(f, side) for f in declaration.statics_of(side)]
+    if side == "user":
+        fields += [_static_field(f, side) for f in declaration.contexts]
     fields += [
         Field(f.name, side, "sequence", of="item_id", max_length=RECENT_SLOTS)
         for f in declaration.of_entity(side)
@@ -106,8 +120,19 @@ def _fields(declaration: Declaration, side: Entity) -> list[Field]:
     return fields + [Field(d.name, side, "dense") for d in declaration.dense_of(side)]
 
 
+def _static_field(field: Static | ContextInput, side: Entity) -> Field:
+    width = field.width if isinstance(field, Static) else 1
+    if field.convert == "ngrams":
+        return Field(field.name, side, field.kind, max_length=MOST_GRAMS)
+    return Field(field.name, side, field.kind, width=width)
+
+
 def user_columns(
-    declaration: Declaration, raw: RawRows, catalogue: Catalogue, now_ms: NDArray[np.int64]
+    declaration: Declaration,
+    raw: RawRows,
+    catalogue: Catalogue,
+    now_ms: NDArray[np.int64],
+    contexts: Contexts = None,
 ) -> Columns:
     """The user side's input.
 
@@ -116,12 +141,16 @@ def user_columns(
         raw: B rows.
         catalogue: the static fields; one that keeps a history gives them as of ``now_ms``.
         now_ms: [B], time of each row's impression or request, ms.
+        contexts: of each row's request, B entries (None: unknown), or None for all of them.
 
     Returns:
         One entry a field: sparse: B texts (``""``: not known); multi and sequence: B sequences of
-        texts; dense: float32 [B].
+        texts; dense: float32 [B], or [B, width].
     """
     columns = static_columns(declaration, "user", raw.ids, catalogue, now_ms)
+    asked = contexts if contexts is not None else [None] * len(raw.ids)
+    for field in declaration.contexts:
+        columns[field.name] = _column(field, [from_context(field, one) for one in asked])
     return _columns(declaration, "user", raw, columns, now_ms.astype(np.float64))
 
 
@@ -155,8 +184,18 @@ def static_columns(
     statics = catalogue.rows(side, ids, None if at_ms is None else at_ms.tolist())
     return {
         plan.id_name: ids,
-        **{name: [row[at] for row in statics] for at, name in enumerate(plan.statics)},
+        **{f.name: _column(f, [row[at] for row in statics]) for at, f in enumerate(plan.statics)},
     }
+
+
+def _column(
+    field: Static | ContextInput, values: list[Converted]
+) -> Sequence[str] | Sequence[Sequence[str]] | NDArray[np.float32]:
+    if field.kind != "dense":
+        return cast(Sequence[str], values)
+    width = field.width if isinstance(field, Static) else 1
+    shape = (len(values), width) if width > 1 else (len(values),)
+    return np.array(values, np.float32).reshape(shape)
 
 
 def _columns(
@@ -200,7 +239,7 @@ class _Plan:
     """Where each input lies in a row of values."""
 
     id_name: str
-    statics: tuple[str, ...]
+    statics: tuple[Static, ...]
     sequences: tuple[tuple[int, str], ...]
     numbers: tuple[tuple[int, str], ...]
     windows: tuple[_Window, ...]
@@ -228,7 +267,7 @@ def _plan(declaration: Declaration, side: Entity) -> _Plan:
             )
     return _Plan(
         id_name=f"{side}_id",
-        statics=tuple(f.name for f in declaration.statics_of(side)),
+        statics=declaration.statics_of(side),
         sequences=tuple((at, f.name) for at, f in streaming if f.aggregate == "recent_items"),
         numbers=tuple((at, f.name) for at, f in streaming if f.name in needed),
         windows=tuple(window for window in windows if window),

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from headrace.bench_command import bench
 from headrace.entity_commands import items_app, users_app
+from headrace.log import log_app
 from headrace.simulate import simulate
 from inttower.errors import IntTowerError
 from settings.errors import ConfigurationError, HeadraceError
@@ -33,6 +34,7 @@ app = typer.Typer(
 experiment_app = typer.Typer(no_args_is_help=True, help="A/B experiments on the served models.")
 app.add_typer(experiment_app, name="experiment")
 app.add_typer(bench, name="bench")
+app.add_typer(log_app, name="log")
 app.command()(simulate)
 app.add_typer(items_app, name="items")
 app.add_typer(users_app, name="users")
@@ -47,7 +49,8 @@ def _set(settings: Settings, change: str) -> Settings:
     section, dot, name = path.partition(".")
     if not sep:
         raise ConfigurationError(f"--set wants SECTION.NAME=VALUE, got {change!r}")
-    sections: dict[str, object] = {section: {name: value} if dot else value}
+    given = None if value == "null" else value
+    sections: dict[str, object] = {section: {name: given} if dot else given}
     if section not in Settings.model_fields:
         known = ", ".join(Settings.model_fields)
         raise ConfigurationError(f"--set {change}: no section {section!r}; there are {known}")

@@ -29,7 +29,7 @@ from settings.settings import Settings
 from streaming.events import Impression
 from streaming.kafka.ledger import count_events
 from streaming.logs import EventLog
-from streaming.logs.choose import find_log
+from streaming.logs.choose import find_log, log_section
 from streaming.replay.replayer import time_of
 
 WARMUP_SHARE = 0.9
@@ -111,7 +111,7 @@ def demo_settings(
         settings = settings.with_changes(flink={"jvm_options": options})
     return settings.with_changes(
         state=state,
-        log={"name": log.declaration, "attribution_ms": log.attribution_ms},
+        log=log_section(log),
         trainer={
             "warmup_until_ms": warmup_until_ms,
             "batch_span_ms": int(_BATCH_SPAN_MS * speed),

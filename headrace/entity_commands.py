@@ -55,14 +55,14 @@ def load(
         LogFileError: a row cannot be read; those before it have been written.
         BrokerError: the broker is away, or the topic is not there.
     """
+    from features.declared import declared_features
     from features.entity_file import read_entities
-    from features.logs.registry import declaration
     from streaming.events import encode
     from streaming.kafka.topics import ITEMS, USERS
     from streaming.kafka.writer import Writer
 
     topic = settings.topic({"item": ITEMS, "user": USERS}[entity])
-    count, declared = 0, declaration(settings.log.name)
+    count, declared = 0, declared_features(settings)
     entities = read_entities(file, entity, declared, id_column=id_column, separator=separator)
     with Writer(settings, bulk=True) as writer:
         for one in entities:

@@ -10,6 +10,7 @@ from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.kafka.client import wait_for_broker
 from streaming.logs import EventLog
+from streaming.logs.choose import with_log_file
 from streaming.replay.progress_bar import progress_bar
 from streaming.replay.replayer import Replayer, number_at
 
@@ -27,10 +28,11 @@ def replay_log(
         end: likewise, exclusive.
         out: the result is printed there.
     """
+    settings = with_log_file(settings)
     if log.declaration != settings.log.name:
         raise ConfigurationError(
-            f"{log.name} is declared as {log.declaration!r}, and {settings.log.name!r} is in force:"
-            f" start headrace with --set log.name={log.declaration}"
+            f"this is the log {log.name!r}, and headrace runs with the features of"
+            f" {settings.log.name!r}: start `up` with --set log.file= and this log's TOML or name"
         )
     wait_for_broker(settings)
     replay = Replayer(

@@ -12,6 +12,7 @@ from deploy.local import parts
 from deploy.local.start import broker_and_topics
 from deploy.local.state_lock import state_lock
 from settings.settings import Settings
+from streaming.logs.choose import with_log_file
 
 WATCH_SECONDS = 0.5
 PARTS = ("clock", "job", "writer", "trainer", "server")
@@ -36,6 +37,7 @@ def stay_up(settings: Settings, out: Console, *, clock: bool) -> None:
     def say(line: str) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    settings = with_log_file(settings)
     stop = threading.Event()
     path = settings.state / parts.SETTINGS_FILE
     names = [name for name in PARTS if clock or name != "clock"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from settings.section import Section
@@ -10,7 +12,17 @@ from settings.section import Section
 class LogSettings(Section):
     """Which declaration of columns and features is used."""
 
-    name: str = Field("movielens", description="a declaration in features/ (the log's schema)")
+    file: str = Field(
+        "",
+        description="the log's own TOML, or the name of one that comes with headrace; it gives the"
+        " features, the attribution window and the kinds of action",
+    )
+    path: Path | None = Field(
+        None, description="the folder that the TOML's files lie in; none: that of the TOML"
+    )
+    name: str = Field(
+        "movielens", description="a declaration in features/, where there is no log.file"
+    )
     attribution_ms: int = Field(
         500,
         ge=1,

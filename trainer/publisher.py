@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from features.declaration import ENTITIES
-from features.logs.registry import declaration
+from features.declared import declared_features
 from features.model_inputs import Columns
 from features.samples import Sample
 from inttower.core.contract import Decoupled
@@ -109,7 +109,7 @@ class Publisher:
         self._writer = writer
         self._topic = settings.topic(MODEL_UPDATES)
         self._store = ModelStore(settings.store_url)
-        self._collector = Collector(declaration(settings.log.name))
+        self._collector = Collector(declared_features(settings))
         self._base: _Base | None = None
         self._newest: _Base | None = None
         self._unfit: str | None = None

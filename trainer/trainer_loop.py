@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from features.catalogue import Catalogue, CatalogueReader
-from features.logs.registry import declaration
+from features.declared import declared_features
 from features.model_inputs import model_spec
 from features.samples import Sample, sample_decoder
 from settings.errors import CheckpointError
@@ -81,7 +81,7 @@ class Trainer:
         self._settings = settings
         self._stop = stop
         self.metrics = Metrics()
-        declared = declaration(settings.log.name)
+        declared = declared_features(settings)
         spec = model_spec(declared)
         self._fingerprint = fingerprint(settings, spec)
         state = settings.state.absolute()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.local.launcher import Part
-from features.logs.registry import declaration
+from features.declared import keep_declaration
 from features.sql import render_job
 from settings.errors import ConfigurationError
 from settings.settings import Settings
@@ -48,7 +48,7 @@ def write_settings(settings: Settings) -> Path:
     settings.write(path)
     sql = settings.state / "flink" / "job.sql"
     sql.parent.mkdir(parents=True, exist_ok=True)
-    sql.write_text(render_job(declaration(settings.log.name), settings).text)
+    sql.write_text(render_job(keep_declaration(settings), settings).text)
     return path
 
 

@@ -221,7 +221,7 @@ class EntityAnswer(msgspec.Struct, frozen=True, kw_only=True):
     known: Annotated[bool, msgspec.Meta(description="it was posted or loaded, and not deleted")]
     features: dict[str, Any] | None
     """The newest feature row, with its event time ``ts``."""
-    attributes: dict[str, str | list[str]]
+    attributes: dict[str, str | float | list[str | float]]
     channels: dict[str, ModelRow]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from features.catalogue import Catalogue
 from features.declaration import Entity
-from features.logs.registry import declaration
+from features.declared import declared_features
 from features.model_inputs import getter
 from features.user_lookup import OnlineStore
 from serving.experiments.assignment import active_experiment
@@ -40,7 +40,7 @@ class Service:
     def __init__(self, settings: Settings, on_death: Callable[[], None]) -> None:
         self._settings = settings
         self._on_death = on_death
-        self.declaration = declaration(settings.log.name)
+        self.declaration = declared_features(settings)
         self.experiment = active_experiment(settings)
         self.channels = {name: Channel(name) for name in settings.serving.channels}
         self.catalogue = Catalogue(self.declaration)
@@ -110,7 +110,7 @@ class Service:
             known=self.catalogue.knows(entity, name),
             features=features,
             attributes={
-                f.name: value if isinstance(value, str) else list(value)
+                f.name: value if isinstance(value, str | float) else list(value)
                 for f, value in zip(fields, statics, strict=True)
             },
             channels={n: held for n in self.channels if (held := self._held(n, entity, name))},

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from settings.errors import ConfigurationError
+from settings.settings import Settings
 from streaming.kafka.java import cache_folder
 from streaming.logs.demo_data import fetch_ml_100k
+from streaming.logs.event_log import EventLog
 from streaming.logs.log_file import LogFile
 from streaming.logs.own_log import OwnLog
 from streaming.logs.parse_log_file import read_log_file
@@ -60,4 +63,36 @@ def find_log(log: str, path: Path | None = None) -> OwnLog:
         ConfigurationError: there is no such log, or its declaration does not fit the files.
         LogFileError: its files are missing or broken.
     """
-    return OwnLog(*find_log_file(log, path))
+    declared, folder = find_log_file(log, path)
+    file = log if log in shipped_names() else str(Path(log).expanduser().absolute())
+    return OwnLog(declared, folder, file)
+
+
+def log_section(log: EventLog) -> dict[str, Any]:
+    """What the settings' section ``log`` says of a log."""
+    if not isinstance(log, OwnLog):
+        return {"name": log.declaration, "attribution_ms": log.attribution_ms}
+    return _section(log.declared, log.file, log.folder)
+
+
+def with_log_file(settings: Settings) -> Settings:
+    """Settings whose section ``log`` says what the TOML of ``log.file`` does.
+
+    The attribution window and the kinds of action are the log's: one place says them.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is wrong.
+    """
+    if not settings.log.file:
+        return settings
+    declared, folder = find_log_file(settings.log.file, settings.log.path)
+    return settings.with_changes(log=_section(declared, settings.log.file, folder))
+
+
+def _section(declared: LogFile, file: str, folder: Path) -> dict[str, Any]:
+    return {
+        "file": file,
+        "path": folder,
+        "name": declared.name,
+        "attribution_ms": declared.attribution_ms,
+    }

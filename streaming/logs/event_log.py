@@ -28,6 +28,11 @@ class EventLog(Protocol):
     """How long after its impression a click of this log counts."""
 
     @property
+    def positives(self) -> frozenset[str]:
+        """The kinds of action that make an impression a positive."""
+        ...
+
+    @property
     def sampling_rate(self) -> float:
         """Share of what was not clicked that the log holds: 1, or less where it is sampled.
 

@@ -11,10 +11,10 @@ from streaming.logs.rules import columns_of
 
 # how columns are called that are known after the action only
 _SUSPECTS = re.compile(
-    r"(^|_)(click(ed)?|clk|nonclk|label|next|read_?time|dwell|scroll(_percentage)?|play_?time(_ms)?|"
+    r"^(is_)?click(ed|s)?$|_clicked$|(^|_)(clk|nonclk|label|next|read_?time|dwell|scroll(_percentage)?|play_?time(_ms)?|"
     r"watch(_ratio|_time|ed)?|played(_ratio)?|finish(ed)?|like[ds]?|follow(ed)?|comment(ed)?|"
     r"forward(ed)?|hate[ds]?|share[ds]?|purchase[ds]?|converted|conversion|revenue|order(ed)?|"
-    r"session_size|stay_time|is_positive|long_view|rating|reward|is_click)(_|$)",
+    r"session_size|stay_time|is_positive|long_view|rating|reward)(_|$)",
     re.IGNORECASE,
 )
 

@@ -263,6 +263,39 @@ class CatalogueFiles(Section):
         return found
 
 
+class FeatureLine(Section):
+    """One more streaming feature, and the number that a tower reads of it."""
+
+    of: Literal["user", "item"] = Field(description="whose it is")
+    events: Literal["impression", "click"] = Field("impression", description="which events count")
+    what: Literal["count", "first", "last", "rate"] = Field(
+        "count", description="count of events; time of the first or last; clicks an impression"
+    )
+    window: str | None = Field(None, description="only events of the last 10min, 1h, 7d; of users")
+
+    @model_validator(mode="after")
+    def _computable(self) -> FeatureLine:
+        if self.window is not None:
+            duration_ms(self.window)
+            if self.of == "item":
+                raise ValueError(
+                    "a window of an item: a published item vector cannot know when it has passed;"
+                    " take the window off, or count by user"
+                )
+        if self.of == "item" and self.what in {"first", "last"}:
+            raise ValueError(
+                "a time of an item: a published item vector cannot know the time of the request"
+            )
+        return self
+
+
+class FeatureChanges(Section):
+    """Changes to the features that are generated from what the log has."""
+
+    remove: list[str] = Field([], description="names of generated features that are left out")
+    add: dict[str, FeatureLine] = Field({}, description="further features by name")
+
+
 class LogFile(Section):
     """A whole log. ``folder`` is what relative paths start from; it is no key of the file."""
 
@@ -284,6 +317,7 @@ class LogFile(Section):
     negatives: SampledNegatives | None = None
     items: CatalogueFiles | None = None
     users: CatalogueFiles | None = None
+    features: FeatureChanges = FeatureChanges()
 
     @field_validator("name")
     @classmethod

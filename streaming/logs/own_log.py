@@ -35,15 +35,17 @@ class OwnLog:
     Args:
         declared: the TOML.
         folder: where its relative paths start.
+        file: path of the TOML, or the name of a shipped one.
 
     Raises:
         ConfigurationError: the declaration does not fit the files.
         LogFileError: files are missing or broken, or too many rows are.
     """
 
-    def __init__(self, declared: LogFile, folder: Path) -> None:
+    def __init__(self, declared: LogFile, folder: Path, file: str = "") -> None:
         self.declared = declared
         self.folder = folder
+        self.file = file
         self.name = declared.name
         self.declaration = declared.name
         self.attribution_ms = declared.attribution_ms
@@ -63,6 +65,11 @@ class OwnLog:
     def span(self) -> tuple[int, int]:
         """When the first and the last event became known, in milliseconds."""
         return self.summary.first_ts, self.summary.last_ts
+
+    @property
+    def positives(self) -> frozenset[str]:
+        """The kinds of action that make an impression a positive."""
+        return frozenset(name for name, rule in self.declared.kinds.items() if rule.label == 1)
 
     @property
     def sampling_rate(self) -> float:
@@ -116,7 +123,10 @@ def _sorted_folder(declared: LogFile, folder: Path) -> Path:
 
 def _digest(declared: LogFile, folder: Path) -> str:
     """Changes with the declaration of the events and with each of their files."""
-    parts = [str(_FORMAT), declared.model_dump_json(exclude={"items", "users", "attribution"})]
+    parts = [
+        str(_FORMAT),
+        declared.model_dump_json(exclude={"items", "users", "attribution", "features"}),
+    ]
     tables = [("events", declared.events), ("feedback", declared.feedback)]
     for place, table in tables:
         for path in find_files(table, folder, place) if table else ():

@@ -15,6 +15,7 @@ class EventRows:
     declaration = "movielens"
     attribution_ms = 500
     sampling_rate = 1.0
+    positives = frozenset({"click"})
 
     def __init__(
         self,

@@ -10,13 +10,20 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from bench.log_rows import LogRows
+from features.declaration import Declaration
+from features.generate import generated_declaration
 from features.log_arrays import load
 from features.logs.registry import declaration
+from features.model_inputs import model_spec
+from features.sql import render_job
+from settings.settings import Settings
 from streaming.events import Click, Impression, check_event
-from streaming.logs import EventLog, find_log
+from streaming.logs import EventLog, OwnLog, find_log
 from streaming.logs.choose import SHIPPED, shipped_names
 from streaming.logs.parse_log_file import read_log_file
 from tests.streaming.logs.shapes import SHAPES, shipped
@@ -64,6 +71,25 @@ def test_events_are_sound_and_in_order(log: EventLog) -> None:
     for ts in {0, times[0], times[0] + 1, times[len(times) // 2], times[-1], times[-1] + 1}:
         expected = next((i for i, value in enumerate(times) if value >= ts), log.count)
         assert log.index_at(ts) == expected
+
+
+def test_its_features_are_generated_and_the_job_renders(log: EventLog, tmp_path: Path) -> None:
+    assert isinstance(log, OwnLog)
+    declared = generated_declaration(log)
+    text = render_job(declared, Settings(state=tmp_path)).text
+    assert all(feature.name in text for feature in declared.streaming)
+    again = msgspec.json.decode(msgspec.json.encode(declared), type=Declaration)
+    assert again == declared, "the parts read what the launcher kept"
+    rows = LogRows(declared, load(log, declared))
+    assert len(rows) == log.summary.impressions
+    columns = rows.columns(np.arange(len(rows)))
+    spec = model_spec(declared)
+    assert set(columns) == {field.name for field in spec.fields}
+    for field in spec.fields:
+        if field.kind == "dense":
+            assert np.isfinite(np.asarray(columns[field.name])).all(), field.name
+    positives = sum(log.summary.actions[kind] for kind in log.positives)
+    assert rows.log.labels.sum() == min(positives, len(rows)) or log.name == "small"
 
 
 def test_a_number_is_a_position_in_a_log_of_several_row_groups(
@@ -121,7 +147,7 @@ def _rows(folder: Path, rows: list[Row]) -> EventLog:
     return declare(folder, "user,item,clk,time,place\n" + lines, click="clk = 1", context=["place"])
 
 
-@settings(max_examples=10, deadline=None)
+@hypothesis_settings(max_examples=10, deadline=None)
 @given(ROWS, st.integers(0, 50), st.integers(0, 50), st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter_and_nothing_is_lost(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Row], start: int, stop: int, chance: object

@@ -73,6 +73,7 @@ def bench_loop(
     )
     settings = settings.with_changes(
         state=settings.state / "bench-loop",
+        kafka={"timestamps": "producer"},
         log={"name": log.declaration, "attribution_ms": log.attribution_ms},
         trainer={
             "warmup_until_ms": time_of(log, int(stop * warm_up)),

@@ -111,6 +111,7 @@ def demo_settings(
         settings = settings.with_changes(flink={"jvm_options": options})
     return settings.with_changes(
         state=state,
+        kafka={"timestamps": "producer"},
         log={"name": log.declaration, "attribution_ms": log.attribution_ms},
         trainer={
             "warmup_until_ms": warmup_until_ms,

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from settings.section import Section
 
+# more steps: verdicts come sooner and in smaller crowds, and each action costs more
+DEADLINE_STEPS = 16
+
 
 class FlinkSettings(Section):
     """The streaming job."""
@@ -62,3 +65,19 @@ class FlinkSettings(Section):
         "",
         description="where checkpoints go: any URI that Flink can write; empty: the state folder",
     )
+
+    @property
+    def deadline_step_ms(self) -> int:
+        """A part of the time for which an action waits; the job looks once in each."""
+        return -(-(self.max_late_ms + self.max_ahead_ms + 1) // DEADLINE_STEPS)
+
+    @property
+    def deadline_ms(self) -> int:
+        """How long after its arrival an action is known to be unmatched, at the latest, ms.
+
+        Its impression may arrive ``max_late_ms`` after a time that is ``max_ahead_ms`` ahead.
+
+        >>> FlinkSettings(max_late_ms=1_000, max_ahead_ms=600).deadline_ms
+        1717
+        """
+        return (DEADLINE_STEPS + 1) * self.deadline_step_ms

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from settings.section import Section
 
-
 # the action of an event that names none
 DEFAULT_ACTION = "click"
 _LONGEST_WAIT_MS = 60_000

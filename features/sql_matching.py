@@ -30,8 +30,8 @@ PLACE = (
     f" || LPAD(CAST(`offset` AS STRING), {PLACE_DIGITS[1]}, '0')"
 )
 _TIME = 13
-# A touch is `s<ts><at><place>;request;` or `a<ts><at><place>;request;kind;amount;record;`, with
-# texts in base64, which has neither `;` nor `,`
+# A touch is `s<ts><at><place>:request:` or `a<ts><at><place>;request;kind;amount;record;`, with
+# texts in base64, which has none of `:`, `;` and `,`
 _TS_FROM, _AT_FROM, _PLACE_FROM = 2, 2 + _TIME, 2 + 2 * _TIME
 _PLACE_WIDTH = sum(PLACE_DIGITS)
 _HEAD = _PLACE_FROM + _PLACE_WIDTH - 1
@@ -93,14 +93,14 @@ def _place(entry: str) -> str:
 def _touches() -> str:
     head = (
         f"LPAD(CAST(ts AS STRING), {_TIME}, '0') || LPAD(CAST(`at` AS STRING), {_TIME}, '0')"
-        f" || {PLACE} || ';'"
+        f" || {PLACE}"
     )
     accepted = "WHERE reason IS NULL AND NOT is_mark"
     return f"""CREATE TEMPORARY VIEW touches AS
-SELECT user_id, item_id, et, 's' || {head} || TO_BASE64(request_id) || ';' AS entry
+SELECT user_id, item_id, et, 's' || {head} || ':' || TO_BASE64(request_id) || ':' AS entry
 FROM impressions_checked {accepted}
 UNION ALL
-SELECT user_id, item_id, et, 'a' || {head} || COALESCE(TO_BASE64(request_id), '') || ';'
+SELECT user_id, item_id, et, 'a' || {head} || ';' || COALESCE(TO_BASE64(request_id), '') || ';'
   || TO_BASE64(COALESCE(action, '{DEFAULT_ACTION}')) || ';'
   || COALESCE(CAST(`value` AS STRING), '') || ';' || TO_BASE64(DECODE(record, 'UTF-8')) || ';'
   AS entry
@@ -120,7 +120,7 @@ def _meetings(settings: Settings) -> list[str]:
     fits = (
         f"{_number(acted, _TS_FROM)} BETWEEN {_number(shown, _TS_FROM)}"
         f" AND {_number(shown, _TS_FROM)} + {window}\n"
-        f"  AND SPLIT_INDEX({acted}, ';', 1) IN ('', SPLIT_INDEX({shown}, ';', 1))"
+        f"  AND SPLIT_INDEX({acted}, ';', 1) IN ('', SPLIT_INDEX({shown}, ':', 1))"
     )
     at = f"GREATEST({_number(shown, _AT_FROM)}, {_number(acted, _AT_FROM)})"
     ranked = (
@@ -148,7 +148,7 @@ WHERE entry LIKE 'a%' AND other LIKE 's%' AND {_is_first("other")}
 SELECT user_id, item_id, window_time AS et, {at} AS `at`,
   {own},
   {_place(shown)} AS impression, {_number(shown, _TS_FROM)} AS ts,
-  FROM_BASE64(SPLIT_INDEX({shown}, ';', 1)) AS request_id,
+  FROM_BASE64(SPLIT_INDEX({shown}, ':', 1)) AS request_id,
   {ranked} AS rank_key
 FROM {computed_once("pairs")} WHERE {fits}""",
     ]

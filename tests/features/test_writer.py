@@ -80,7 +80,9 @@ def test_the_newest_row_of_each_key_arrives_and_a_restart_goes_on(
     _produce(cluster, "features.user", ("49", row("user", "49", T)), ("x", row("user", "x", T)))
     # rows that the store cannot hold are set aside, and the writer goes on
     impossible = [row("user", "p", time) for time in (-1, 10**16, 10**400)]
-    _produce(cluster, "features.user", *((str(k), value) for k, value in enumerate([b"{", *impossible])))
+    _produce(
+        cluster, "features.user", *((str(k), value) for k, value in enumerate([b"{", *impossible]))
+    )
     _produce(cluster, "features.user", ("", row("user", "", T)))
     with _running(cluster):
         _until(lambda: _ts(online.read_user("x")) == T)

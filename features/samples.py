@@ -67,8 +67,9 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         # Flink's JSON has no column for an object of any fields, so it travels as its text
-        if isinstance(self.context, str):
-            msgspec.structs.force_setattr(self, "context", msgspec.json.decode(self.context))
+        given: object = self.context
+        if isinstance(given, str):
+            msgspec.structs.force_setattr(self, "context", msgspec.json.decode(given))
 
     @property
     def at(self) -> int:

@@ -95,7 +95,7 @@ class JobProcess:
         self.process = None
         return code
 
-    def settled(self, seconds: float = 200) -> Sums:
+    def settled(self, seconds: float = 300) -> Sums:
         """The sums, once each event that lies on the topics has become something."""
         found: list[Sums] = []
 

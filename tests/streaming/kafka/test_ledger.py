@@ -159,8 +159,8 @@ def over(written: Topics, topic: str) -> int:
 
 def test_late_events_are_counted_by_how_late_they_were(written: Topics) -> None:
     slack = written.settings.flink.out_of_orderness_ms
-    for late in [slack - 5, 60_000, 60_000, 3_600_000]:
-        written.impression(T - late)
+    for behind in [slack - 5, 60_000, 60_000, 3_600_000]:
+        written.impression(T - behind)
     written.put(topics.CLICKS, b'{"ts":1%s}' % (b"0" * 400))
     late = count(written).late
     assert late == {"events": 3, "p50_ms": 65_536, "p95_ms": 3_600_005, "max_ms": 3_600_005}

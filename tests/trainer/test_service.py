@@ -209,7 +209,7 @@ def kill_while_it_warms_up(trainer: TrainerProcess, log: list[bytes], rng: rando
     """While it collects, while it fits (by both signals), and about its first checkpoint."""
     feed(trainer.settings, log[:300])
     trainer.start()
-    until(lambda: trainer.report.samples.waiting > 200, "samples are collected")
+    until(lambda: trainer.report.samples.waiting > 100, "samples are collected")
     trainer.kill()
     feed(trainer.settings, log[300:])
     trainer.start()
@@ -255,9 +255,9 @@ def test_no_kill_changes_what_is_learnt(cluster: Settings, undisturbed: Undistur
     rng = random.Random(time.time_ns())  # no kill at any time may matter
     make_topics(settings)
     log = synthetic.partition_log(VALUES, every=25, seed=1)
-    parts = [log[at : at + 50] for at in range(540, len(log), 50)]
+    parts = [log[at : at + 80] for at in range(700, len(log), 80)]
     with TrainerProcess(settings) as trainer:
-        kill_while_it_warms_up(trainer, log[:540], rng)
+        kill_while_it_warms_up(trainer, log[:700], rng)
         while not kill_while_it_saves(trainer, parts.pop(0)):
             pass
         restored = [kill_anywhere(trainer, parts.pop(0), rng) for _ in range(3)]
@@ -288,14 +288,14 @@ def test_partitions_and_their_interleaving_change_nothing(
     with TrainerProcess(settings) as trainer:
         trainer.start()
         feed(settings, big, partition=0)
-        feed(settings, small[:200], partition=1)
+        feed(settings, small[:300], partition=1)
         # one has told all, the other has not: what waits for it outlives a restart
         trainer.learns(WARMUP)
         until(lambda: trainer.report.samples.waiting > 100, "samples wait")
         trainer.stop()
-        assert facts(settings).offsets == {0: len(big), 1: 200}
+        assert facts(settings).offsets == {0: len(big), 1: 300}
         trainer.start()
-        feed(settings, small[200:], partition=1)
+        feed(settings, small[300:], partition=1)
         trainer.learns(COUNT)
         trainer.stop()
     assert_learnt_once(settings, undisturbed)

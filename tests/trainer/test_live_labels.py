@@ -1,0 +1,80 @@
+"""Labels that come late: calibration, corrections, and predictions that could have been served."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from bench.delayed_clicks import ClickStream, DelayedClicks, draw
+from features.model_inputs import model_spec
+from features.samples import Action, Shown
+from inttower.core.batch import FloatArray
+from inttower.evaluate import auc
+from settings.settings import Settings
+from trainer.build_models import build_models
+from trainer.model_set import MODELS
+from trainer.online_learner import OnlineLearner
+from trainer.sample_inputs import SampleInputs
+
+HOUR = 3_600_000
+
+
+class Run(NamedTuple):
+    """A learner behind a stream, and the predictions that it recorded [n, models]."""
+
+    learner: OnlineLearner
+    logits: FloatArray
+
+
+def learner(shape: DelayedClicks, wait_ms: int | None, **trainer: object) -> OnlineLearner:
+    settings = Settings().with_changes(
+        trainer={"device": "cpu", "preset": "two_tower", "warmup_labels": 100, **trainer},
+        log={"attribution_ms": shape.window_ms, "wait_ms": wait_ms},
+    )
+    declared = shape.declaration
+    inputs = SampleInputs(declared, shape.catalogue(), lambda _entity, _ids: None)
+    return OnlineLearner(settings, declared, build_models(settings, model_spec(declared)), inputs)
+
+
+def run(
+    shape: DelayedClicks,
+    stream: ClickStream,
+    wait_ms: int | None = None,
+    *,
+    ignore: bool = False,
+    **trainer: object,
+) -> Run:
+    """Learn a stream to its end; ``ignore``: without the clicks that come after the wait."""
+    learning = learner(shape, wait_ms, **trainer)
+    for record in stream.records:
+        message = record.message
+        late = isinstance(message, Action) and message.at > message.ts + (wait_ms or 0)
+        if not (ignore and late):
+            learning.add(record)
+    learning.advance(int(stream.at[-1]) + 100 * HOUR)
+    return Run(learning, np.asarray(learning.evaluation.state()["logits"], np.float32))
+
+
+def calibration(found: Run, stream: ClickStream, model: str, last: int) -> float:
+    """Predicted over true clicks of the last rows."""
+    predicted = expit(found.logits[-last:, MODELS.index(model)].astype(np.float64))
+    return float(predicted.sum() / stream.truth[-last:].sum())
+
+
+@pytest.mark.parametrize(
+    ("rate", "click_rate", "impressions"),
+    [(1, 0.02, 20_000), (100, 0.1, 8_000), (10_000, 0.8, 5_000), (10_000, 0.02, 20_000)],
+)
+def test_the_predicted_rate_is_the_true_one_at_any_traffic(
+    rate: float, click_rate: float, impressions: int
+) -> None:
+    shape = DelayedClicks(
+        impressions, rate, click_rate, mean_delay_ms=20_000, window_ms=60_000, seed=1
+    )
+    stream = draw(shape)
+    found = run(shape, stream, warmup_labels=200)
+    assert found.learner.counters.corrected == 0
+    assert 0.9 < calibration(found, stream, "online", len(found.logits)) < 1.1

@@ -10,9 +10,8 @@ from scipy.special import expit
 
 from bench.delayed_clicks import ClickStream, DelayedClicks, draw
 from features.model_inputs import model_spec
-from features.samples import Action, Shown
+from features.samples import Action
 from inttower.core.batch import FloatArray
-from inttower.evaluate import auc
 from settings.settings import Settings
 from trainer.build_models import build_models
 from trainer.model_set import MODELS

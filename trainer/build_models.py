@@ -22,8 +22,8 @@ from inttower.models.two_tower import TwoTower
 from inttower.state.user_state import UserState, UserStateConfig
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from trainer.model_set import Models
-from trainer.outcomes import LONGEST_CHUNK_MS
+from trainer.learning.model_set import Models
+from trainer.learning.outcome_feed import LONGEST_CHUNK_MS
 
 log = logging.getLogger(__name__)
 

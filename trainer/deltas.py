@@ -15,10 +15,10 @@ from inttower.core.batch import FloatArray
 from inttower.errors import BundleError
 from inttower.publish.published import ServingEncoder
 from streaming.events import Delta
-from trainer.online_learner import OnlineLearner
-from trainer.sample_inputs import SampleInputs
-from trainer.state_rows import user_rows
-from trainer.touched import Touched
+from trainer.learning.online_learner import OnlineLearner
+from trainer.learning.sample_inputs import SampleInputs
+from trainer.learning.state_rows import user_rows
+from trainer.learning.touched import Touched
 
 # the broker refuses records over 1 MiB
 MAX_BYTES = 900_000

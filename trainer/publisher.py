@@ -33,11 +33,11 @@ from streaming.kafka.topics import MODEL_UPDATES
 from streaming.kafka.writer import Writer
 from trainer.deltas import deltas
 from trainer.intake import Intake
-from trainer.latest_rows import LatestRows
-from trainer.online_learner import OnlineLearner
-from trainer.sample_inputs import SampleInputs
-from trainer.state_rows import user_rows
-from trainer.touched import Touched
+from trainer.learning.latest_rows import LatestRows
+from trainer.learning.online_learner import OnlineLearner
+from trainer.learning.sample_inputs import SampleInputs
+from trainer.learning.state_rows import user_rows
+from trainer.learning.touched import Touched
 from trainer.timer import Timer
 from trainer.trainer_metrics import Metrics
 from trainer.trainer_report import PublishedCounts

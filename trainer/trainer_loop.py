@@ -24,9 +24,9 @@ from streaming.kafka.writer import Writer
 from trainer.build_models import build_models, fingerprint
 from trainer.checkpoint import CheckpointFolder
 from trainer.intake import Intake, IntakeFacts
-from trainer.online_learner import OnlineLearner
+from trainer.learning.online_learner import OnlineLearner
+from trainer.learning.sample_inputs import SampleInputs
 from trainer.publisher import Publisher
-from trainer.sample_inputs import SampleInputs
 from trainer.source import SampleSource
 from trainer.timer import Timer
 from trainer.trainer_metrics import Metrics

@@ -1,5 +1,7 @@
 """The base of all models: encoding, embedding table, scaling, optimisers, saved state.
 
+It is one file, for each method works on the same table, weights and optimiser.
+
 A model adds its network only. To add one, write a file with a config dataclass, a
 :class:`Network` and a :class:`Learner` whose ``__init__`` builds it::
 

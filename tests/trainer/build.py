@@ -16,8 +16,8 @@ from settings.settings import Settings
 from tests.trainer import synthetic
 from trainer.arrived import Arrived
 from trainer.build_models import build_models, prepare_torch
-from trainer.online_learner import OnlineLearner
-from trainer.sample_inputs import SampleInputs
+from trainer.learning.online_learner import OnlineLearner
+from trainer.learning.sample_inputs import SampleInputs
 
 SMALL: dict[str, Any] = {
     "device": "cpu",

@@ -23,9 +23,9 @@ from tests.trainer import synthetic
 from tests.trainer.build import SMALL, WARMUP, inputs, learner
 from tests.trainer.processes import feed, make_topics
 from trainer.intake import Intake
+from trainer.learning.state_rows import user_rows
 from trainer.publisher import Publisher
 from trainer.source import SampleSource
-from trainer.state_rows import user_rows
 from trainer.trainer_metrics import Metrics
 
 CHAMPION, FROZEN = "champion", "frozen"

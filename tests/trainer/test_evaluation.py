@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from inttower.evaluate import figures
-from trainer.evaluation import Evaluation, user_code
+from trainer.learning.evaluation import Evaluation, user_code
 
 # few distinct logits, so that ties are common
 cases = st.lists(

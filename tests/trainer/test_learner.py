@@ -16,8 +16,8 @@ from tests.trainer import synthetic
 from tests.trainer.build import digest, in_order, learner, restored
 from trainer.arrived import Arrived
 from trainer.checkpoint import CheckpointFolder
-from trainer.model_set import MODELS
-from trainer.online_learner import OnlineLearner
+from trainer.learning.model_set import MODELS
+from trainer.learning.online_learner import OnlineLearner
 
 END = 2 * synthetic.START_MS
 REFITS = pytest.mark.parametrize("refit_samples", [None, 150])

@@ -14,9 +14,9 @@ from features.samples import Action
 from inttower.core.batch import FloatArray
 from settings.settings import Settings
 from trainer.build_models import build_models
-from trainer.model_set import MODELS
-from trainer.online_learner import OnlineLearner
-from trainer.sample_inputs import SampleInputs
+from trainer.learning.model_set import MODELS
+from trainer.learning.online_learner import OnlineLearner
+from trainer.learning.sample_inputs import SampleInputs
 
 HOUR = 3_600_000
 

@@ -30,7 +30,7 @@ from tests.trainer.processes import (
 )
 from trainer import trainer_metrics as metrics_module
 from trainer.intake import IntakeFacts
-from trainer.model_set import MODELS
+from trainer.learning.model_set import MODELS
 from trainer.trainer_loop import _Meta
 from trainer.trainer_metrics import Metrics
 from trainer.trainer_report import Counts, TrainerReport, read_report, report_path

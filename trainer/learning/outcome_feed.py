@@ -6,15 +6,15 @@ import numpy as np
 
 from inttower.state.belief_kernels import FROM_NEGATIVE, FROM_POSITIVE
 from inttower.state.user_state import UserState
-from trainer.open_rows import OpenRow
-from trainer.sample_inputs import SampleInputs
-from trainer.touched import Touched
+from trainer.learning.open_rows import OpenRow
+from trainer.learning.sample_inputs import SampleInputs
+from trainer.learning.touched import Touched
 
 # the user state must remember for so long what it was, so rows are predicted within it, in ms
 LONGEST_CHUNK_MS = 10 * 60_000
 
 
-class Outcomes:
+class OutcomeFeed:
     """Tells a user state of labels, many at a time; how they are cut changes nothing.
 
     A row is told once its label is known: at its action, or as a negative when its wait has

@@ -14,9 +14,9 @@ from inttower.core.batch import Batch, FloatArray
 from inttower.core.contract import Columns, Model, Progress
 from settings.errors import ConfigurationError
 from settings.trainer_settings import TrainerSettings
-from trainer.model_set import MODELS, Models
-from trainer.sample_inputs import FrozenFeatures, SampleInputs
-from trainer.state_rows import set_inputs
+from trainer.learning.model_set import MODELS, Models
+from trainer.learning.sample_inputs import FrozenFeatures, SampleInputs
+from trainer.learning.state_rows import set_inputs
 
 # rows encoded at a time while rows are collected: enough for whole-array work
 _CHUNK = 8192
@@ -104,7 +104,7 @@ class WarmUp:
                 corrected.
 
         Returns:
-            What :meth:`trainer.predictor.Predictor.predict` gives, with logits of 0; None: no rows.
+            What :meth:`trainer.learning.predictor.Predictor.predict` gives, with logits of 0; None: no rows.
 
         Raises:
             ConfigurationError: there are more ids than the tables may hold.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from trainer.model_set import Models
-from trainer.open_rows import OpenRow, OpenRows
-from trainer.predictor import encoded
-from trainer.touched import Touched
+from trainer.learning.model_set import Models
+from trainer.learning.open_rows import OpenRow, OpenRows
+from trainer.learning.predictor import encoded
+from trainer.learning.touched import Touched
 
 # a batch that no moment or request ends is cut at so many times its size
 _LARGEST = 8

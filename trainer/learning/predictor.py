@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from features.samples import Shown
 from inttower.core.batch import Batch, IntArray
-from trainer.evaluation import user_code
-from trainer.model_set import MODELS, Models
-from trainer.open_rows import OpenRows
-from trainer.sample_inputs import FrozenFeatures, SampleInputs
+from trainer.learning.evaluation import user_code
+from trainer.learning.model_set import MODELS, Models
+from trainer.learning.open_rows import OpenRows
+from trainer.learning.sample_inputs import FrozenFeatures, SampleInputs
 
 
 class Predictor:

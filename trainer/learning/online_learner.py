@@ -49,16 +49,16 @@ from features.samples import Action, Shown
 from inttower.core.contract import Progress
 from settings.settings import Settings
 from trainer.arrived import Arrived
-from trainer.evaluation import Evaluation
-from trainer.latest_rows import LatestRows
-from trainer.learning_queue import LearningQueue
-from trainer.model_set import MODELS, Models
-from trainer.open_rows import OpenRow, OpenRows, key_of
-from trainer.outcomes import LONGEST_CHUNK_MS, Outcomes
-from trainer.predictor import Predictor
-from trainer.sample_inputs import FrozenFeatures, SampleInputs
-from trainer.touched import Touched
-from trainer.warm_up import WarmUp
+from trainer.learning.evaluation import Evaluation
+from trainer.learning.latest_rows import LatestRows
+from trainer.learning.learning_queue import LearningQueue
+from trainer.learning.model_set import MODELS, Models
+from trainer.learning.open_rows import OpenRow, OpenRows, key_of
+from trainer.learning.outcome_feed import LONGEST_CHUNK_MS, OutcomeFeed
+from trainer.learning.predictor import Predictor
+from trainer.learning.sample_inputs import FrozenFeatures, SampleInputs
+from trainer.learning.touched import Touched
+from trainer.learning.warm_up import WarmUp
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class OnlineLearner:
         self.rows = OpenRows()
         self.counters = LearnerCounters()
         self._predictor = Predictor(models, inputs, self.frozen_features)
-        self._outcomes = Outcomes(models.user_state, inputs, self.touched)
+        self._outcomes = OutcomeFeed(models.user_state, inputs, self.touched)
         self._warm_up = WarmUp(trainer, models, inputs, self.frozen_features)
         # rows that were shown and not encoded yet
         self._fresh: deque[tuple[OpenRow, Arrived]] = deque()

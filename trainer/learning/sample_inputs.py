@@ -12,7 +12,7 @@ from features.declaration import Declaration, Entity
 from features.model_inputs import Columns, RawRows, item_columns, static_columns, user_columns
 from features.samples import Shown
 from inttower.state.user_state import UserState
-from trainer.latest_rows import LatestRows
+from trainer.learning.latest_rows import LatestRows
 
 Ensure = Callable[[Entity, Sequence[str], int], None]
 

@@ -104,7 +104,8 @@ class WarmUp:
                 corrected.
 
         Returns:
-            What :meth:`trainer.learning.predictor.Predictor.predict` gives, with logits of 0; None: no rows.
+            What :meth:`trainer.learning.predictor.Predictor.predict` gives, with logits of 0;
+            None: no rows.
 
         Raises:
             ConfigurationError: there are more ids than the tables may hold.

@@ -14,6 +14,8 @@
                                at negative weight (Ktena et al. 2019, arXiv 1907.06558)
               window passed    the prediction is recorded with the final label
 
+It is one file, for its methods are the steps of one machine and share all of its state.
+
 The clock is the time of the records and of nothing else, so equal records give equal bytes.
 
 **Batches** are cut by count alone, between two moments or requests, so that each holds both labels

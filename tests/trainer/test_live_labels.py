@@ -9,7 +9,6 @@ import pytest
 from scipy.special import expit
 
 from features.model_inputs import model_spec
-from features.samples import Action
 from inttower.core.batch import FloatArray
 from settings.settings import Settings
 from tests.trainer.delayed_clicks import ClickStream, DelayedClicks, draw
@@ -38,21 +37,11 @@ def learner(shape: DelayedClicks, wait_ms: int | None, **trainer: object) -> Onl
     return OnlineLearner(settings, declared, build_models(settings, model_spec(declared)), inputs)
 
 
-def run(
-    shape: DelayedClicks,
-    stream: ClickStream,
-    wait_ms: int | None = None,
-    *,
-    ignore: bool = False,
-    **trainer: object,
-) -> Run:
-    """Learn a stream to its end; ``ignore``: without the clicks that come after the wait."""
-    learning = learner(shape, wait_ms, **trainer)
+def run(shape: DelayedClicks, stream: ClickStream, **trainer: object) -> Run:
+    """Learn a stream to its end."""
+    learning = learner(shape, None, **trainer)
     for record in stream.records:
-        message = record.message
-        late = isinstance(message, Action) and message.at > message.ts + (wait_ms or 0)
-        if not (ignore and late):
-            learning.add(record)
+        learning.add(record)
     learning.advance(int(stream.at[-1]) + 100 * HOUR)
     return Run(learning, np.asarray(learning.evaluation.state()["logits"], np.float32))
 
@@ -70,8 +59,10 @@ def calibration(found: Run, stream: ClickStream, model: str, last: int) -> float
 def test_the_predicted_rate_is_the_true_one_at_any_traffic(
     rate: float, click_rate: float, impressions: int
 ) -> None:
+    # a click comes some 200 impressions later
+    delay_ms = 200_000 / rate
     shape = DelayedClicks(
-        impressions, rate, click_rate, mean_delay_ms=20_000, window_ms=60_000, seed=1
+        impressions, rate, click_rate, delay_ms, window_ms=int(3 * delay_ms), seed=1
     )
     stream = draw(shape)
     found = run(shape, stream, warmup_labels=200)

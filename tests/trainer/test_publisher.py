@@ -236,7 +236,7 @@ def test_weights_that_are_no_numbers_are_never_published(
         next(model.network.parameters()).view(-1)[0] = torch.nan
     begun.publisher._publish_online()
     assert begun.store.versions(CHAMPION) == ["000001"]
-    assert "no finite float32 number" in caplog.text
+    assert "not a finite float32 number" in caplog.text
     assert total(begun.metrics.version_failures, CHAMPION) == 1
     # by a step the rows catch it, too: they must not travel as deltas
     begun.learn(100)

@@ -33,7 +33,7 @@ def learner(shape: DelayedClicks, wait_ms: int | None, **trainer: object) -> Onl
         log={"attribution_ms": shape.window_ms, "wait_ms": wait_ms},
     )
     declared = shape.declaration
-    inputs = SampleInputs(declared, shape.catalogue(), lambda _entity, _ids: None)
+    inputs = SampleInputs(declared, shape.catalogue(), lambda _entity, _ids, _at: None)
     return OnlineLearner(settings, declared, build_models(settings, model_spec(declared)), inputs)
 
 

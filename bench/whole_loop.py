@@ -73,13 +73,9 @@ def bench_loop(
     )
     settings = settings.with_changes(
         state=settings.state / "bench-loop",
+        kafka={"timestamps": "producer"},
         log=log_section(log),
-        trainer={
-            "warmup_until_ms": time_of(log, int(stop * warm_up)),
-            # a log at full speed has no pace: only the live events, which have the time of now, are
-            # cut by their time
-            "batch_span_from_ms": time.time_ns() // 1_000_000,
-        },
+        trainer={"warmup_until_ms": time_of(log, int(stop * warm_up))},
     )
 
     def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
@@ -119,7 +115,7 @@ def _full_speed(loop: Loop, stop: int, say: Report) -> dict[str, Any]:
     def settled() -> bool:
         report = loop.trainer_report()
         say("full speed", report.samples.learnt / done.impressions)
-        # a batch that is cut by number alone waits for its last samples
+        # the last ones may wait for a mark that is further behind them
         missing = done.impressions - report.samples.learnt
         return missing < loop.settings.trainer.batch_samples and not loop.writer_lag()
 

@@ -23,7 +23,7 @@ import orjson
 
 from features.declaration import Declaration, Streaming
 from features.declared import declared_features
-from features.samples import Mark, sample_decoder
+from features.samples import Shown, sample_decoder
 from settings.errors import HeadraceError
 from settings.settings import Settings
 from streaming.kafka.span import read_span, span
@@ -131,7 +131,7 @@ def measure(
     decode = sample_decoder(log_declaration)
     for value in _newest(settings, SAMPLES, newest) if served else ():
         sample = decode(value)
-        if not isinstance(sample, Mark) and sample.request_id in served:
+        if isinstance(sample, Shown) and sample.request_id in served:
             found.add(served.pop(sample.request_id), sample.features)
     return found.differences()
 

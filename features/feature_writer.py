@@ -21,7 +21,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
@@ -32,6 +32,7 @@ from features.feast_repo import ensure_applied
 from features.online_table import LATEST_MS, OnlineTable, online_table
 from settings.errors import BrokerError, HeadraceError, StorageError
 from settings.settings import Settings
+from streaming.events import MAX_TIME_MS
 from streaming.kafka.client import admin, begin_offsets, consumer, wait_for_broker
 from streaming.kafka.topics import ITEM_FEATURES, USER_FEATURES
 from streaming.kafka.tune_gc import tune_gc
@@ -60,6 +61,9 @@ _SECONDS = Histogram("headrace_writer_write_seconds", "Time to write one round",
 
 
 _T = TypeVar("_T")
+# the store holds times as dates, and the empty id for the position
+_Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
+_Id = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Position(msgspec.Struct, frozen=True):
@@ -85,7 +89,7 @@ class View:
         self._times: OrderedDict[str, int] = OrderedDict()
         # of a row only these are looked at; the rest passes as it is
         stamp = msgspec.defstruct(
-            "Stamp", [("id", str, msgspec.field(name=f"{entity}_id")), ("ts", int)]
+            "Stamp", [("id", _Id, msgspec.field(name=f"{entity}_id")), ("ts", _Time)]
         )
         self._stamps: msgspec.json.Decoder[Any] = msgspec.json.Decoder(stamp)
         self._newest = 0

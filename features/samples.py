@@ -1,4 +1,8 @@
-"""Typed records of the topics that the job writes: samples with marks, and feature rows.
+"""Typed records of the topics that the job writes: samples and feature rows.
+
+``training.samples`` has three kinds of record: an impression when it was shown, with its features;
+an action on it; and marks that tell how far the partition is complete. Nothing is written for an
+impression without an action: it is a negative once the watermark has passed its window.
 
 The structs are derived from the declaration, so a field that the job does not write, or
 writes as another type, is an error here and not a silent zero in a model.
@@ -17,49 +21,99 @@ from settings.errors import EventError
 
 # recent items travel as <13 digits of ms><item id>, so that text order is time order
 STAMP_DIGITS = 13
-# the job writes `frontier` first and leaves out what is null
-_MARK_START = b'{"frontier":'
+# the job leaves out what is null, so the first field tells the kind of a record
+_MARK_START = b'{"watermark":'
+_ACTION_START = b'{"action_at":'
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Every sample of this partition with ``closed_ts <= frontier`` lies before this record."""
+    """Every record of this partition with ``at <= watermark`` (ms) lies before this one."""
 
-    frontier: int
+    watermark: int
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """An impression with its outcome, and the features as of the impression.
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """An impression, with the features as of the time at which it asked for them.
+
+    The order of processing is (at, actions before shown, request_id, item_id, user_id, partition,
+    offset).
 
     Attributes:
-        ts: time of the impression, ms.
-        closed_ts: when the outcome was known, ms of event time; the trainer's order is
-            (closed_ts, request_id, item_id).
+        shown_at: when it asked, ms: its own ``ts`` if it reached the broker in time, else its
+            arrival. The features hold what was known strictly before.
+        ts: time of the impression, ms; an action counts by its own time within
+            ``log.attribution_ms`` from here.
         features: a struct with one attribute per streaming feature of the declaration.
         impression_at: (partition, offset) of the impression in its topic.
-        click_at: the same of the click; None for a negative.
+        context: what the application said about the request; texts, numbers, booleans, and lists
+            of texts by name.
     """
 
+    shown_at: int
     request_id: str
     user_id: str
     item_id: str
     ts: int
-    closed_ts: int
-    label: int
-    weight: float
     features: Any
     impression_at: tuple[int, int]
-    click_at: tuple[int, int] | None = None
+    position: int | None = None
     experiment: str | None = None
     variant: str | None = None
     model: str | None = None
     version: str | None = None
     score: float | None = None
     propensity: float | None = None
-    position: int | None = None
+    context: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        # Flink's JSON has no column for an object of any fields, so it travels as its text
+        given: object = self.context
+        if isinstance(given, str):
+            msgspec.structs.force_setattr(self, "context", msgspec.json.decode(given))
+
+    @property
+    def at(self) -> int:
+        """When it takes effect, ms."""
+        return self.shown_at
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """The first action of its kind on an impression.
+
+    Attributes:
+        action_at: when it takes effect, ms: a millisecond after it was known, and after its
+            impression asked.
+        ts: time of the impression, ms.
+        action: its kind (``log.actions``).
+        action_ts: its own time, ms; ts <= action_ts <= ts + ``log.attribution_ms``.
+        label: 1 of a positive kind, 0 of a negative one.
+        weight: of the label, from the kind.
+        impression_at: (partition, offset) of the impression in its topic.
+        click_at: (partition, offset) of the action in its topic.
+        value: what the application gave with it.
+    """
+
+    action_at: int
+    request_id: str
+    user_id: str
+    item_id: str
+    ts: int
+    action: str
+    action_ts: int
+    label: int
+    weight: float
+    impression_at: tuple[int, int]
+    click_at: tuple[int, int]
+    value: float | None = None
+
+    @property
+    def at(self) -> int:
+        """When it takes effect, ms."""
+        return self.action_at
 
 
 class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The streaming features of one user or item after its event at ``ts`` (ms).
+    """The streaming features of one user or item after the event that was known at ``ts`` (ms).
 
     ``id`` is the user's or item's id; the features are attributes named by the declaration.
     """
@@ -117,27 +171,33 @@ def feature_row_type(declaration: Declaration, entity: Entity) -> type[FeatureRo
     return cast(type[FeatureRow], made)
 
 
-def sample_decoder(declaration: Declaration) -> Callable[[bytes], Sample | Mark]:
+def sample_decoder(declaration: Declaration) -> Callable[[bytes], Shown | Action | Mark]:
     """The decoder of values of ``training.samples``.
 
     It raises:
-        EventError: a value that is neither a mark nor a sample of this declaration.
+        EventError: a value that is none of the three for this declaration.
     """
     made = msgspec.defstruct(
-        "DeclaredSample",
-        [("features", features_type(declaration))],
-        bases=(Sample,),
+        "DeclaredShown",
+        [
+            ("features", features_type(declaration)),
+            ("context", dict[str, Any] | str | None, None),
+        ],
+        bases=(Shown,),
         frozen=True,
         kw_only=True,
     )
-    samples = msgspec.json.Decoder(cast(type[Sample], made), dec_hook=_from_wire)
+    shown = msgspec.json.Decoder(cast(type[Shown], made), dec_hook=_from_wire)
+    actions = msgspec.json.Decoder(Action)
     marks = msgspec.json.Decoder(Mark)
 
-    def decode(value: bytes) -> Sample | Mark:
+    def decode(value: bytes) -> Shown | Action | Mark:
         try:
             if value.startswith(_MARK_START):
                 return marks.decode(value)
-            return samples.decode(value)
+            if value.startswith(_ACTION_START):
+                return actions.decode(value)
+            return shown.decode(value)
         except msgspec.MsgspecError as error:
             raise _foreign("training.samples", declaration, error) from error
 

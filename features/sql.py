@@ -3,16 +3,15 @@
 The stages, each a view over those before it:
 
 1. ``impressions_checked``, ``clicks_checked``: see :mod:`features.sql_entrance`.
-2. ``impressions_once``: of equal impressions the first.
-3. ``clicks_matched``, ``clicks_once``: a click finds the latest impression at or before it,
-   an impression keeps its first click.
-4. ``events``: every impression twice, at its own ``ts`` to ask and one millisecond later to
-   count (a hopping window of two milliseconds is what doubles it); every click once, at
-   ``ts + 1``. A RANGE frame up to the current row then holds exactly what was known strictly
-   before, whatever the order of arrival.
-5. One OVER stage per entity and window: items first, users on top of them.
-6. ``outcomes``: impressions that asked, left-joined with their click; with them go the time
-   marks, which take the watermark *behind* the join as the frontier of what is complete.
+2. ``impressions_once``, ``actions_once``: see :mod:`features.sql_matching`.
+3. ``events``: every impression twice, when it asks and one millisecond later to count (a hopping
+   window of two milliseconds is what doubles it); every action once, a millisecond after it takes
+   effect. A RANGE frame up to the current row then holds exactly what was known strictly before,
+   whatever the order of arrival.
+4. One OVER stage per entity and window: items first, users on top of them.
+5. ``answered``: the features join what else the impression brought.
+6. ``samples_with_watermark``: impressions as shown, actions, and the time marks, which take the
+   watermark *behind* all stages: what is complete.
 """
 
 from __future__ import annotations
@@ -31,9 +30,12 @@ from features.sql_entrance import (
     CLICK,
     IMPRESSION,
     checked_view,
+    computed_once,
+    literal,
     milliseconds,
     source_table,
 )
+from features.sql_matching import PLACE, PLACE_DIGITS, matching, record_of
 from features.sql_sinks import (
     SAMPLE_COLUMNS,
     dead_letters_table,
@@ -43,9 +45,6 @@ from features.sql_sinks import (
 )
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-
-_SHOWN = tuple(c.name for c in IMPRESSION.kept if c.name not in {"user_id", "item_id"})
-_PLACE_DIGITS = (5, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +77,10 @@ def render_job(declaration: Declaration, settings: Settings) -> JobSql:
     for entrance in (IMPRESSION, CLICK):
         script += checked_view(entrance, settings).split(";\n\n")
     script += [
-        _impressions_once(settings),
-        *_clicks_once(settings),
+        *matching(settings),
         *_events(),
         *stages.views(),
-        *_outcomes(declaration, stages, settings),
+        *_samples(declaration, stages, settings),
         samples_table(declaration, settings),
         *(features_table(declaration, entity, settings) for entity in ("user", "item")),
         dead_letters_table(settings),
@@ -91,85 +89,26 @@ def render_job(declaration: Declaration, settings: Settings) -> JobSql:
     return JobSql(tuple(script))
 
 
-def _place(prefix: str = "") -> str:
-    """A fixed-width text that orders events by time, partition and offset."""
-    partition, offset = _PLACE_DIGITS
-    return (
-        f"LPAD(CAST({prefix}ts AS STRING), {STAMP_DIGITS}, '0')"
-        f" || LPAD(CAST({prefix}`partition` AS STRING), {partition}, '0')"
-        f" || LPAD(CAST({prefix}`offset` AS STRING), {offset}, '0')"
-    )
-
-
-_PLACE_LENGTH = STAMP_DIGITS + sum(_PLACE_DIGITS)
-
-
-def _impressions_once(settings: Settings) -> str:
-    return f"""CREATE TEMPORARY VIEW impressions_once AS
-SELECT *, place = MIN(place) OVER (PARTITION BY request_id, user_id, item_id ORDER BY et
-  RANGE BETWEEN {milliseconds(settings.flink.duplicate_window_ms)} PRECEDING AND CURRENT ROW)
-  AS is_first
-FROM (SELECT *, {_place()} AS place FROM impressions_checked
-  WHERE reason IS NULL AND NOT is_mark)"""
-
-
-def _clicks_once(settings: Settings) -> list[str]:
-    frame = (
-        f"ORDER BY et RANGE BETWEEN {milliseconds(settings.log.attribution_ms)} PRECEDING"
-        " AND CURRENT ROW"
-    )
-    # MD5 gives ids of any text a fixed width, so that a list of entries can be searched
-    return [
-        f"""CREATE TEMPORARY VIEW touches AS
-SELECT user_id, item_id, et, ts, CAST(NULL AS BYTES) AS `value`, `partition`, `offset`,
-  CAST(NULL AS STRING) AS request_id, CAST(NULL AS STRING) AS place,
-  place || MD5(request_id) AS entry
-FROM impressions_once WHERE is_first
-UNION ALL
-SELECT user_id, item_id, et, ts, `value`, `partition`, `offset`, request_id,
-  {_place()} AS place, CAST(NULL AS STRING) AS entry
-FROM clicks_checked WHERE reason IS NULL AND NOT is_mark""",
-        f"""CREATE TEMPORARY VIEW clicks_matched AS
-SELECT *, CASE
-    WHEN request_id IS NULL AND CHAR_LENGTH(entries) < {2 * _PLACE_LENGTH}
-      THEN SUBSTRING(entries, 1, {_PLACE_LENGTH})
-    WHEN request_id IS NULL
-      THEN SUBSTRING(ARRAY_MAX(SPLIT(entries, ',')), 1, {_PLACE_LENGTH})
-    WHEN POSITION(MD5(request_id) IN entries) > 0
-      THEN SUBSTRING(entries, POSITION(MD5(request_id) IN entries) - {_PLACE_LENGTH},
-        {_PLACE_LENGTH})
-  END AS impression
-FROM (SELECT *, LISTAGG(entry) OVER (PARTITION BY user_id, item_id {frame}) AS entries
-  FROM touches)
-WHERE place IS NOT NULL""",
-        f"""CREATE TEMPORARY VIEW clicks_once AS
-SELECT *, place = MIN(place) OVER (PARTITION BY impression {frame}) AS is_first
-FROM clicks_matched WHERE impression IS NOT NULL""",
-    ]
-
-
 def _events() -> list[str]:
-    nothing = {c.name: f"CAST(NULL AS {c.sql_type})" for c in IMPRESSION.kept}
-    own = ", ".join(f"`{name}`" for name in _SHOWN)
-    none = ", ".join(f"{nothing[name]} AS `{name}`" for name in _SHOWN)
     return [
-        f"""CREATE TEMPORARY VIEW arrivals AS
-SELECT user_id, item_id, et, ts, FALSE AS is_click, `partition`, `offset`, place, {own}
+        """CREATE TEMPORARY VIEW effects AS
+SELECT user_id, item_id, et, `at`, LEAST(ts, `at`) AS ts, CAST(NULL AS STRING) AS kind, place
 FROM impressions_once WHERE is_first
 UNION ALL
-SELECT user_id, item_id, et, ts, TRUE AS is_click, `partition`, `offset`, impression AS place,
-  {none}
-FROM clicks_once WHERE is_first""",
+SELECT user_id, item_id, et, `at`, LEAST(action_ts, `at`) AS ts, kind,
+  CAST(NULL AS STRING) AS place
+FROM actions_once WHERE is_first""",
         """CREATE TEMPORARY VIEW moments AS
 SELECT *, window_time AS at_time, window_time = et AS asks
-FROM TABLE(HOP(TABLE arrivals, DESCRIPTOR(et),
+FROM TABLE(HOP(TABLE effects, DESCRIPTOR(et),
   INTERVAL '0.001' SECOND, INTERVAL '0.002' SECOND))""",
         f"""CREATE TEMPORARY VIEW events AS
-SELECT user_id, item_id, at_time, ts, is_click, asks, `partition`, `offset`, place, {own},
-  NOT asks AND NOT is_click AS shows, NOT asks AND is_click AS clicks,
-  CASE WHEN is_click THEN SUBSTRING(MD5(item_id), 1, 1) END AS slot,
-  CASE WHEN is_click THEN LPAD(CAST(ts AS STRING), {STAMP_DIGITS}, '0') || item_id END AS stamp
-FROM moments WHERE NOT (asks AND is_click)""",
+SELECT user_id, item_id, at_time, `at`, ts, asks, place,
+  NOT asks AND kind IS NULL AS shows, CASE WHEN NOT asks THEN kind END AS acts,
+  CASE WHEN kind IS NOT NULL THEN SUBSTRING(MD5(item_id), 1, 1) END AS slot,
+  CASE WHEN kind IS NOT NULL THEN LPAD(CAST(ts AS STRING), {STAMP_DIGITS}, '0') || item_id END
+    AS stamp
+FROM moments WHERE NOT asks OR kind IS NULL""",
     ]
 
 
@@ -219,7 +158,7 @@ def _slots(feature: Streaming) -> list[str]:
 
 
 def _aggregates(feature: Streaming) -> list[tuple[str, str]]:
-    counts = "shows" if feature.source == "impression" else "clicks"
+    counts = "shows" if feature.source == "impression" else f"acts = {literal(feature.source)}"
     match feature.aggregate:
         case "count":
             return [(feature.name, f"COUNT(CASE WHEN {counts} THEN 1 END)")]
@@ -255,70 +194,129 @@ def _value(feature: Streaming) -> str:
             return f"ARRAY[{', '.join(_slots(feature))}]"
 
 
-def _outcomes(declaration: Declaration, stages: _Stages, settings: Settings) -> list[str]:
-    log = settings.log
+def _samples(declaration: Declaration, stages: _Stages, settings: Settings) -> list[str]:
     values = ", ".join(_value(f) for f in declaration.streaming)
-    sample = {
-        "frontier": "CAST(NULL AS BIGINT)",
-        "closed_ts": f"COALESCE(c.ts + 1, q.ts + {log.closing_delay_ms})",
-        "label": "CASE WHEN c.ts IS NULL THEN 0 ELSE 1 END",
-        "weight": "CAST(1 AS DOUBLE)",
-        "impression_at": "ARRAY[CAST(q.`partition` AS BIGINT), q.`offset`]",
-        "click_at": "CASE WHEN c.ts IS NOT NULL"
-        " THEN ARRAY[CAST(c.`partition` AS BIGINT), c.`offset`] END",
-    }
-    columns = ",\n  ".join(
-        f"{sample.get(name, f'q.`{name}`')} AS `{name}`" for name, _ in SAMPLE_COLUMNS
-    )
-    nothing = ", ".join(f"CAST(NULL AS {kind})" for _, kind in SAMPLE_COLUMNS)
-    names = ", ".join(f"`{name}`" for name, _ in SAMPLE_COLUMNS[1:])
     row = row_type(declaration)
+    own = ("request_id", *(c.name for c in IMPRESSION.kept if not c.required))
     return [
-        f"""CREATE TEMPORARY VIEW outcomes AS
-SELECT q.at_time AS at_time,
-  {columns},
-  CAST(ROW({values}) AS {row}) AS features
-FROM (SELECT * FROM {stages.last("user")} WHERE asks) AS q
-LEFT JOIN (SELECT * FROM clicks_once WHERE is_first) AS c
-ON q.place = c.impression
-  AND c.et BETWEEN q.at_time AND q.at_time + {milliseconds(log.attribution_ms)}""",
-        f"""CREATE TEMPORARY VIEW outcomes_and_marks AS
-SELECT * FROM outcomes
-UNION ALL
-SELECT et, {nothing}, CAST(NULL AS {row})
-FROM impressions_checked WHERE reason IS NULL AND is_mark""",
-        # the window changes nothing: it keeps the planner from moving CURRENT_WATERMARK to
-        # before the union, where it would tell the time of the source. Behind the join it lags
-        # by the attribution window, which the join holds it back by.
+        # ids and features alone go through the stages; all else that an impression brings waits
+        # here for them. A duplicate waits in vain, as long as the watermark takes.
+        f"""CREATE TEMPORARY VIEW answered AS
+SELECT i.et AS at_time, i.`at` AS `at`, q.features AS features, i.record AS record,
+  i.`partition` AS `partition`, i.`offset` AS `offset`, i.user_id AS user_id,
+  i.item_id AS item_id, i.ts AS ts,
+  {", ".join(f"i.`{name}` AS `{name}`" for name in own)}
+FROM (SELECT *, {PLACE} AS place FROM impressions_checked
+  WHERE reason IS NULL AND NOT is_mark) AS i
+LEFT JOIN (SELECT place, at_time, CAST(ROW({values}) AS {row}) AS features
+  FROM {stages.last("user")} WHERE asks) AS q
+ON i.place = q.place AND i.et BETWEEN q.at_time AND q.at_time""",
         f"""CREATE TEMPORARY VIEW samples_and_marks AS
-SELECT CASE WHEN request_id IS NULL THEN {log.attribution_ms} + 1000 * UNIX_TIMESTAMP(
-    CAST(CURRENT_WATERMARK(window_time) AS STRING)) END AS frontier,
-  {names}, features
-FROM TABLE(TUMBLE(TABLE outcomes_and_marks, DESCRIPTOR(at_time), INTERVAL '0.001' SECOND))""",
+SELECT at_time, FALSE AS is_mark,
+  {
+            _columns(
+                {
+                    "shown_at": "`at`",
+                    "impression_at": _AT,
+                    **{n: f"`{n}`" for n in ("user_id", "item_id", "ts", *own)},
+                }
+            )
+        }, features
+FROM answered WHERE features IS NOT NULL
+UNION ALL
+SELECT et AS at_time, FALSE AS is_mark,
+  {
+            _columns(
+                {
+                    "action_at": "`at` + 1",
+                    "action": "kind",
+                    "label": _label(settings),
+                    "weight": _weight(settings),
+                    "value": "amount",
+                    "impression_at": _at_of("impression"),
+                    "click_at": _at_of("action_place"),
+                    **{
+                        n: f"`{n}`" for n in ("request_id", "user_id", "item_id", "ts", "action_ts")
+                    },
+                }
+            )
+        },
+  CAST(NULL AS {row}) AS features
+FROM actions_once WHERE is_first AND {_label(settings)} IS NOT NULL
+UNION ALL
+SELECT et AS at_time, TRUE AS is_mark,
+  {_columns({})}, CAST(NULL AS {row}) AS features
+FROM impressions_checked WHERE is_mark""",
+        # the window changes nothing: it keeps the planner from moving CURRENT_WATERMARK to
+        # before the union, where it would tell the time of the source
+        f"""CREATE TEMPORARY VIEW samples_with_watermark AS
+SELECT is_mark, CASE WHEN is_mark THEN 1000 * EXTRACT(EPOCH FROM CURRENT_WATERMARK(window_time))
+    + EXTRACT(MILLISECOND FROM CURRENT_WATERMARK(window_time)) END AS `watermark`,
+  {", ".join(f"`{name}`" for name, _ in SAMPLE_COLUMNS[1:])}, features
+FROM {computed_once("samples_and_marks", "at_time")}""",
     ]
+
+
+_AT = "ARRAY[CAST(`partition` AS BIGINT), `offset`]"
+
+
+def _at_of(place: str) -> str:
+    partition, offset = PLACE_DIGITS
+    return (
+        f"ARRAY[CAST(SUBSTRING({place}, 1, {partition}) AS BIGINT),"
+        f" CAST(SUBSTRING({place}, {partition + 1}, {offset}) AS BIGINT)]"
+    )
+
+
+def _columns(values: dict[str, str]) -> str:
+    return ",\n  ".join(
+        f"{values.get(name, f'CAST(NULL AS {kind})')} AS `{name}`" for name, kind in SAMPLE_COLUMNS
+    )
+
+
+def _label(settings: Settings) -> str:
+    cases = " ".join(
+        f"WHEN {literal(name)} THEN {kind.label}"
+        for name, kind in settings.log.actions.items()
+        if kind.label is not None
+    )
+    return f"CASE kind {cases} END" if cases else "CAST(NULL AS INT)"
+
+
+def _weight(settings: Settings) -> str:
+    cases = " ".join(
+        f"WHEN {literal(name)} THEN CAST({kind.weight!r} AS DOUBLE)"
+        for name, kind in settings.log.actions.items()
+    )
+    return f"CASE kind {cases} END"
 
 
 def _insert(declaration: Declaration, stages: _Stages) -> str:
     rows = "\n".join(
-        f"INSERT INTO {entity}_features SELECT {entity}_id, ts,"
+        f"INSERT INTO {entity}_features SELECT {entity}_id, `at`,"
         f" {', '.join(_value(f) for f in declaration.of_entity(entity))}"
         f" FROM {stages.last(entity)} WHERE NOT asks;"
         for entity in ("user", "item")
     )
+    partition, offset = (f"{_at_of('action_place')}[{k}]" for k in (1, 2))
+    own = ("`partition`", "`offset`", "record")
+    of_action = (f"CAST({partition} AS INT)", offset)
+    repeated, unmatched = (*of_action, "record"), (*of_action, record_of("acted"))
     letters = [
-        (IMPRESSION.topic, "reason", "impressions_checked", "reason IS NOT NULL"),
-        (IMPRESSION.topic, "'duplicate'", "impressions_once", "NOT is_first"),
-        (CLICK.topic, "reason", "clicks_checked", "reason IS NOT NULL"),
-        (CLICK.topic, "'unmatched'", "clicks_matched", "impression IS NULL"),
-        (CLICK.topic, "'repeated'", "clicks_once", "NOT is_first"),
+        (IMPRESSION.topic, own, "reason", "impressions_checked", "reason IS NOT NULL"),
+        (IMPRESSION.topic, own, "'duplicate'", "answered", "features IS NULL"),
+        (CLICK.topic, own, "reason", "clicks_checked", "reason IS NOT NULL"),
+        (CLICK.topic, repeated, "'repeated'", "actions_once", "NOT is_first"),
+        (CLICK.topic, unmatched, "'unmatched'", "actions_unmatched", "TRUE"),
     ]
     refused = "\nUNION ALL ".join(
-        f"SELECT '{topic}', `partition`, `offset`, {reason}, `value` FROM {view} WHERE {condition}"
-        for topic, reason, view, condition in letters
+        f"SELECT '{topic}', {partition}, {offset}, {reason}, {record} FROM {view} WHERE {condition}"
+        for topic, (partition, offset, record), reason, view, condition in letters
     )
+    names = ", ".join(f"`{name}`" for name, _ in SAMPLE_COLUMNS)
     return f"""EXECUTE STATEMENT SET BEGIN
-INSERT INTO samples SELECT * FROM samples_and_marks
-  WHERE request_id IS NOT NULL OR frontier IS NOT NULL;
+INSERT INTO samples SELECT {names}, features FROM samples_with_watermark
+  WHERE NOT is_mark OR `watermark` IS NOT NULL;
 {rows}
 INSERT INTO dead_letters
 {refused};

@@ -1,8 +1,12 @@
 """SQL of the job's entrance: each record is read as bytes, parsed once, and checked.
 
-The rules and their order are those of :func:`streaming.events.decode_event`, with two exceptions:
-a key that comes twice in an object is ``malformed_json`` here, and a time beyond 64 bits is
-``wrong_type``.
+The rules and their order are those of :func:`streaming.events.decode_event`, with one exception: a
+key that comes twice in an object is ``malformed_json`` here.
+
+The watermark moves by the record timestamps of time marks and by nothing else. Each event gets the
+time at which it takes effect: an action that of its arrival (its record timestamp), an impression
+its own if it arrived in time, else that of its arrival. So no event comes behind the watermark, and
+a wrong clock moves nobody's time.
 
 Nearly every record was written by :func:`streaming.events.encode`, with short ids in ASCII. One
 regular expression knows those, and that nothing can be wrong with them but their time; they are
@@ -19,8 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from settings.log_settings import DEFAULT_ACTION
 from settings.settings import Settings
-from streaming.events import MAX_ID_BYTES, SECONDS_LIMIT
+from streaming.events import MAX_ID_BYTES, MAX_TIME_MS, SECONDS_LIMIT
 from streaming.kafka.topics import CLICKS, IMPRESSIONS
 
 Type = Literal["id", "text", "int", "float", "object"]
@@ -56,7 +61,7 @@ class Entrance:
         ids = "".join(f'"{c.name}":{_PLAIN[c.type]},' for c in required)
         rest = "".join(f'(?:,"{c.name}":{_PLAIN[c.type]})?' for c in optional)
         # not $, before which a line may end: the pieces are cut at the last brace
-        return rf'^\{{{ids}"ts":[1-9]\d{{11,13}}+{rest}\}}(?![\s\S])'
+        return rf'^\{{{ids}"ts":[1-9]\d{{11,12}}+{rest}\}}(?![\s\S])'
 
     @property
     def kept(self) -> tuple[Column, ...]:
@@ -77,7 +82,7 @@ IMPRESSION = Entrance(
         Column("model", "text"),
         Column("version", "text"),
         Column("propensity", "float"),
-        Column("context", "object", kept=False),
+        Column("context", "object"),
     ),
 )
 CLICK = Entrance(
@@ -87,14 +92,20 @@ CLICK = Entrance(
         Column("user_id", "id", required=True),
         Column("item_id", "id", required=True),
         Column("request_id", "id"),
-        Column("action", "text", kept=False),
-        Column("value", "float", kept=False),
+        Column("action", "text"),
+        Column("value", "float"),
     ),
 )
 
-# the event's time in an object without objects in it and without escapes, in which a key between
-# quotes is a key: 12 to 14 digits, so it is in milliseconds and a time that TIMESTAMP can hold
-_FLAT_TIME = r'"(?:ts|time_mark)"\s*:\s*(\d{12,14})\s*[,}]'
+# an impression's time in an object without objects in it and without escapes, in which a key
+# between quotes is a key
+_FLAT_TIME = r'"ts"\s*:\s*(\d{12,13})\s*[,}]'
+# a mark is written in one way; what looks otherwise is an event
+_MARK = r'^\{"time_mark":[1-9]\d{11,12}\}(?![\s\S])'
+# the record timestamp in milliseconds
+_KNOWN = "(1000 * EXTRACT(EPOCH FROM `timestamp`) + EXTRACT(MILLISECOND FROM `timestamp`))"
+_TEXT = r'"(?:[^"\\]|\\.)*+"'
+_LARGEST = "1.7976931348623157E308"
 
 # values of a plain record: what they match is right for the column, whatever it is
 _PLAIN = {
@@ -122,29 +133,34 @@ def milliseconds(ms: int) -> str:
 
 
 def source_table(entrance: Entrance, settings: Settings) -> str:
-    """The topic as a table of bytes with the event time that moves the watermark.
+    """The topic as a table of bytes with the time at which each record takes effect.
 
-    A time that cannot be true becomes 1970, which moves nothing. A delay of the watermark of at
-    least 1 ms is what keeps events of one millisecond together: those at the watermark are late.
+    The watermark stays a millisecond behind what may still come: rows at the watermark are late.
     """
-    text = "CAST(`value` AS STRING)"
-    # REGEXP_EXTRACT would compile its pattern for each record, COALESCE compute all it is given
-    stamp = (
-        f"TO_TIMESTAMP_LTZ(TRY_CAST(CASE WHEN {text} NOT LIKE '{{%' OR {text} LIKE '%{{%{{%'"
-        f" OR {text} LIKE '%\\%' THEN COALESCE(JSON_VALUE({text}, '$.ts'),"
-        f" JSON_VALUE({text}, '$.time_mark'))"
-        f" ELSE REGEXP_EXTRACT_ALL({text}, '{_FLAT_TIME}', 1)[1] END AS BIGINT), 3)"
-    )
-    ahead = milliseconds(settings.flink.max_ahead_ms)
+    slack = settings.flink.out_of_orderness_ms
+    text = "CAST(record AS STRING)"
+    if entrance.topic == IMPRESSIONS:
+        # REGEXP_EXTRACT would compile its pattern for each record, COALESCE compute all it is given
+        stamp = (
+            f"TRY_CAST(CASE WHEN {text} NOT LIKE '{{%' OR {text} LIKE '%{{%{{%'"
+            f" OR {text} LIKE '%\\%' THEN JSON_VALUE({text}, '$.ts')"
+            f" ELSE REGEXP_EXTRACT_ALL({text}, '{_FLAT_TIME}', 1)[1] END AS BIGINT)"
+        )
+        time = (
+            f"CASE WHEN {stamp} BETWEEN {_KNOWN} - {slack} AND {_KNOWN}"
+            f"\n    THEN TO_TIMESTAMP_LTZ({stamp}, 3) ELSE `timestamp` END"
+        )
+    else:
+        time = "`timestamp`"
     return f"""CREATE TEMPORARY TABLE {entrance.topic} (
-  `value` BYTES,
+  record BYTES,
   `partition` INT METADATA VIRTUAL,
   `offset` BIGINT METADATA VIRTUAL,
   `timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL,
   text AS {text},
-  et AS CASE WHEN {stamp} <= `timestamp` + {ahead}
-    THEN {stamp} ELSE TO_TIMESTAMP_LTZ(0, 3) END,
-  WATERMARK FOR et AS et - {milliseconds(settings.flink.out_of_orderness_ms)}
+  et AS {time},
+  WATERMARK FOR et AS CASE WHEN {_is_mark(text)}
+    THEN `timestamp` - {milliseconds(slack + 1)} END
 ) WITH (
   'connector' = 'kafka',
   'topic' = '{settings.topic(entrance.topic)}',
@@ -154,12 +170,17 @@ def source_table(entrance: Entrance, settings: Settings) -> str:
 )"""
 
 
+def _is_mark(text: str) -> str:
+    return f"{text} LIKE '{{\"time_mark\":%' AND REGEXP({text}, '{_MARK}')"
+
+
 def checked_view(entrance: Entrance, settings: Settings) -> str:
     """The records with their fields, and ``reason`` why one is refused (null: it is not).
 
-    ``time_mark`` is set in marks. The order of the reasons is that of the Python decoder.
+    ``known`` is the record timestamp in milliseconds. The order of the reasons is that of the
+    Python decoder.
     """
-    fields = [(c.name, c.name) for c in entrance.columns] + [("ts", "ts"), ("mark", "time_mark")]
+    fields = [(c.name, c.name) for c in entrance.columns] + [("ts", "ts")]
     plain = _plain_texts(entrance)
     texts = ",\n  ".join(
         f"CASE WHEN pieces IS NOT NULL THEN {plain.get(key, 'CAST(NULL AS STRING)')}"
@@ -176,30 +197,33 @@ def checked_view(entrance: Entrance, settings: Settings) -> str:
     values = ",\n  ".join(f"{_value(c)} AS `{c.name}`" for c in entrance.kept)
     is_plain = f"REGEXP(text, '{entrance.plain}')"
     return f"""CREATE TEMPORARY VIEW {entrance.topic}_parsed AS
-SELECT `value`, `partition`, `offset`, `timestamp`, text, et,
+SELECT record, `partition`, `offset`, {_KNOWN} AS known, text, et,
+  {_is_mark("text")} AS is_mark,
   CASE WHEN {is_plain} THEN SPLIT(text, '"') END AS pieces,
   TRY_PARSE_JSON(CASE WHEN {is_plain} THEN CAST(NULL AS STRING)
     WHEN text LIKE '{{%' OR REGEXP(text, '^\\s*\\{{') THEN text END) AS v
 FROM {entrance.topic};
 
 CREATE TEMPORARY VIEW {entrance.topic}_fields AS
-SELECT `value`, `partition`, `offset`, `timestamp`, window_time AS et,
+SELECT record, `partition`, `offset`, known, window_time AS et, is_mark,
   pieces IS NOT NULL AS is_plain,
   v IS NOT NULL AND {whole}
-    AND ENCODE(DECODE(`value`, 'UTF-8'), 'UTF-8') = `value` AS sound,
+    AND ENCODE(DECODE(record, 'UTF-8'), 'UTF-8') = record AS sound,
   {texts}
 FROM {computed_once(f"{entrance.topic}_parsed")};
 
 CREATE TEMPORARY VIEW {entrance.topic}_typed AS
-SELECT *, TRY_CAST(COALESCE(t_mark, t_ts) AS BIGINT) AS ts
+SELECT *, TRY_CAST(t_ts AS BIGINT) AS ts,
+  1000 * EXTRACT(EPOCH FROM et) + EXTRACT(MILLISECOND FROM et) AS `at`
 FROM {entrance.topic}_fields;
 
 CREATE TEMPORARY VIEW {entrance.topic}_checked AS
-SELECT `value`, `partition`, `offset`, window_time AS et, ts, t_mark IS NOT NULL AS is_mark,
+SELECT record, `partition`, `offset`, known, window_time AS et, ts, `at`, is_mark,
   {values},
   CASE
+    WHEN is_mark THEN CAST(NULL AS STRING)
     WHEN {_reasons(entrance, settings)}
-    WHEN t_mark IS NULL AND window_time <= CURRENT_WATERMARK(window_time) THEN 'late'
+    WHEN window_time <= CURRENT_WATERMARK(window_time) THEN 'late'
   END AS reason
 FROM {computed_once(f"{entrance.topic}_typed")}"""
 
@@ -217,26 +241,30 @@ def _reasons(entrance: Entrance, settings: Settings) -> str:
     missing = " OR ".join(f"COALESCE(t_{name}, 'null') = 'null'" for name in required)
     wrong = " OR ".join(_wrong(c) for c in (*entrance.columns, Column("ts", "int")))
     ids = " OR ".join(_bad_id(c) for c in entrance.columns if c.type == "id")
-    ahead = milliseconds(settings.flink.max_ahead_ms)
+    flink = settings.flink
     cases = [
         ("NOT is_plain AND NOT COALESCE(sound, FALSE)", "malformed_json"),
-        (f"NOT is_plain AND t_mark IS NULL AND ({missing})", "missing_field"),
-        (
-            f"NOT is_plain AND CASE WHEN t_mark IS NOT NULL THEN {_wrong(Column('mark', 'int'))}"
-            f" ELSE {wrong} END",
-            "wrong_type",
-        ),
-        (f"NOT is_plain AND t_mark IS NULL AND ({ids})", "bad_id"),
+        (f"NOT is_plain AND ({missing})", "missing_field"),
+        (f"NOT is_plain AND ({wrong})", "wrong_type"),
+        (f"NOT is_plain AND ({ids})", "bad_id"),
         ("ts < 0", "time_negative"),
         (f"ts < {SECONDS_LIMIT}", "time_in_seconds"),
-        (
-            f"ts > 99999999999999 OR TO_TIMESTAMP_LTZ(ts, 3) > `timestamp` + {ahead}",
-            "time_in_future",
-        ),
-        # the watermark's cheap reading of the time and the parser's must agree
-        ("TO_TIMESTAMP_LTZ(ts, 3) <> window_time", "malformed_json"),
+        (f"ts > {MAX_TIME_MS} OR ts > known + {flink.max_ahead_ms}", "time_in_future"),
+        (f"ts < known - {flink.max_late_ms}", "too_late"),
     ]
+    if entrance.topic == CLICKS:
+        kinds = ", ".join(literal(kind) for kind in settings.log.actions)
+        action = next(c for c in entrance.columns if c.name == "action")
+        cases.append(
+            (f"COALESCE({_value(action)}, '{DEFAULT_ACTION}') NOT IN ({kinds})", "unknown_action")
+        )
     return "\n    WHEN ".join(f"{condition} THEN '{reason}'" for condition, reason in cases)
+
+
+def literal(text: str) -> str:
+    """A text as SQL writes it."""
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'"
 
 
 def _may_hold(key: str) -> str:
@@ -269,9 +297,12 @@ def _wrong(column: Column) -> str:
     wrong = {
         "id": f"{text} NOT LIKE '\"%'",
         "text": f"{text} NOT LIKE '\"%'",
-        "object": f"{text} NOT LIKE '{{%'",
+        # a number beyond a double; outside of texts, which are blanked first
+        "object": f"{text} NOT LIKE '{{%' OR {text} LIKE '%Infinity%'"
+        f" AND REGEXP_REPLACE({text}, '{_TEXT}', '') LIKE '%Infinity%'",
         "int": f"{text} LIKE '\"%' OR {text} LIKE '%.%' OR TRY_CAST({text} AS BIGINT) IS NULL",
-        "float": f"{text} LIKE '\"%' OR TRY_CAST({text} AS DOUBLE) IS NULL",
+        "float": f"{text} LIKE '\"%' OR TRY_CAST({text} AS DOUBLE) IS NULL"
+        f" OR ABS(TRY_CAST({text} AS DOUBLE)) > {_LARGEST}",
     }[column.type]
     return f"({text} IS NOT NULL AND {text} <> 'null' AND ({wrong}))"
 
@@ -294,6 +325,8 @@ def _unquoted(text: str) -> str:
 
 def _value(column: Column) -> str:
     text = f"t_{column.name}"
+    if column.type == "object":
+        return f"CASE WHEN {text} LIKE '{{%' THEN {text} END"
     if column.sql_type == "STRING":
         return f"CASE WHEN is_plain THEN {text} WHEN {text} <> 'null' THEN {_unquoted(text)} END"
     return f"TRY_CAST({text} AS {column.sql_type})"

@@ -10,24 +10,29 @@ from streaming.kafka.topics import DEAD_LETTERS, ITEM_FEATURES, SAMPLES, USER_FE
 _TRANSACTION_TIMEOUT_MS = 12 * 3_600_000
 
 SAMPLE_COLUMNS: tuple[tuple[str, str], ...] = (
-    # the first column: a reader knows a mark by it
-    ("frontier", "BIGINT"),
+    # one of the first three is set: a reader knows the kind of a record by it
+    ("watermark", "BIGINT"),
+    ("shown_at", "BIGINT"),
+    ("action_at", "BIGINT"),
     ("request_id", "STRING"),
     ("user_id", "STRING"),
     ("item_id", "STRING"),
     ("ts", "BIGINT"),
-    ("closed_ts", "BIGINT"),
+    ("action", "STRING"),
+    ("action_ts", "BIGINT"),
     ("label", "INT"),
     ("weight", "DOUBLE"),
+    ("value", "DOUBLE"),
+    ("impression_at", "ARRAY<BIGINT>"),
+    ("click_at", "ARRAY<BIGINT>"),
+    ("position", "BIGINT"),
     ("experiment", "STRING"),
     ("variant", "STRING"),
     ("model", "STRING"),
     ("version", "STRING"),
     ("score", "DOUBLE"),
     ("propensity", "DOUBLE"),
-    ("position", "BIGINT"),
-    ("impression_at", "ARRAY<BIGINT>"),
-    ("click_at", "ARRAY<BIGINT>"),
+    ("context", "STRING"),
 )
 
 

@@ -34,9 +34,6 @@ from streaming.replay.replayer import time_of
 
 WARMUP_SHARE = 0.9
 _EVENTS_AN_IMPRESSION = 1.8
-# wall time that one learning step may span in the ranked stretch; the part before it, at full
-# speed, is cut by the same event time: a shorter one means thousands of steps of a sample or two
-_BATCH_SPAN_MS = 500
 # of fewer events the job's JVM compiles for a quick start (15 s of CPU less), not for a long run
 # (an eighth less of CPU an event)
 _FEW_EVENTS = 300_000
@@ -92,7 +89,6 @@ def demo_settings(
     *,
     count: int,
     warmup_until_ms: int,
-    speed: float,
     ranked: int,
 ) -> Settings:
     """The settings of a run over an empty folder of its own, fitted to the log.
@@ -102,7 +98,6 @@ def demo_settings(
         log: what is replayed.
         count: how many of its events.
         warmup_until_ms: where the warm-up ends, in the log's time.
-        speed: event time over wall time in the ranked stretch.
         ranked: impressions of that stretch: the trainer's window shall hold just these.
     """
     state = settings.state / "demo"
@@ -111,10 +106,10 @@ def demo_settings(
         settings = settings.with_changes(flink={"jvm_options": options})
     return settings.with_changes(
         state=state,
+        kafka={"timestamps": "producer"},
         log=log_section(log),
         trainer={
             "warmup_until_ms": warmup_until_ms,
-            "batch_span_ms": int(_BATCH_SPAN_MS * speed),
             "evaluation_window": ranked,
         },
         serving={"experiment": str(state / "experiment.toml")},
@@ -156,7 +151,6 @@ def run_demo(
         events,
         count=part.stop,
         warmup_until_ms=time_of(events, part.warmup),
-        speed=speed,
         ranked=sum(isinstance(e, Impression) for e in events.events(part.stretch, part.stop)),
     )
     settings.state.mkdir(parents=True, exist_ok=True)

@@ -62,9 +62,9 @@ def show(found: dict[str, Any], out: Console) -> None:
         out.print(f"dead letters: {', '.join(f'{n:,} {why}' for why, n in reasons.items())}")
     if overdue := found["events"]["overdue"]:
         out.print(
-            f"[red]{overdue:,} events are overdue[/]: lost, or late events that the job has not"
-            " read yet; run status again"
+            f"[red]{overdue:,} events are overdue[/]: lost, or not committed yet; run status again"
         )
+    show_more(found["events"], out)
     _show_trainer(found["trainer"], out)
     for channel, versions in found["versions"].items():
         out.print(f"{channel}: {versions['current']} of {len(versions['kept'])} kept")
@@ -75,6 +75,22 @@ def show(found: dict[str, Any], out: Console) -> None:
             out.print(f"served {name}: {served(channel, now)}", markup=False)
     else:
         out.print(f"server: {server['why']}")
+
+
+def show_more(events: dict[str, Any], out: Console) -> None:
+    """Late events and rankings, where there are some."""
+    late, rankings = events["late"], events["rankings"]
+    if late["events"]:
+        p50, p95, most = (late[f"{name}_ms"] / 1000 for name in ("p50", "p95", "max"))
+        out.print(
+            f"late: {late['events']:,} events, half of them by up to {p50:,.1f} s, 95 % by up to"
+            f" {p95:,.1f} s, the latest by {most:,.1f} s"
+        )
+    if rankings["written"]:
+        out.print(
+            f"rankings: {rankings['written']:,}, of {rankings['without_impression']:,} nothing was"
+            " shown"
+        )
 
 
 def served(channel: dict[str, Any], now: float) -> str:
@@ -111,6 +127,8 @@ def _show_trainer(report: dict[str, Any] | None, out: Console) -> None:
         f"trainer: {report['phase']}, {samples['learnt']:,} of {samples['seen']:,} samples learnt,"
         f" {report['lag']:,} not read yet; reported {age:.0f} s ago"
     )
+    if corrected := samples.get("corrected"):
+        out.print(f"   {corrected:,} labels were corrected after they had been learnt")
     for model, rows in report["models"].items():
         auc = rows["window"]["auc"]
         out.print(f"   {model}: AUC {'-' if auc is None else f'{auc:.4f}'} over the window")

@@ -26,13 +26,16 @@ def stay_up(settings: Settings, out: Console, *, clock: bool) -> None:
     Args:
         settings: of all parts.
         out: one line is printed whenever something happens.
-        clock: write live time marks; a replay writes its own, with the log's time.
+        clock: write live time marks, and let the broker stamp the events; a replay writes marks
+            and stamps of its own, with the log's time.
 
     Raises:
         ConfigurationError: the state folder is in use.
         LaunchError: the broker cannot be started.
         BrokerError: nobody answers at ``kafka.bootstrap``.
     """
+    if not clock:
+        settings = settings.with_changes(kafka={"timestamps": "producer"})
 
     def say(line: str) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)

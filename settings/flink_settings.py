@@ -8,6 +8,9 @@ from pydantic import Field
 
 from settings.section import Section
 
+# more steps: verdicts come sooner and in smaller crowds, and each action costs more
+DEADLINE_STEPS = 16
+
 
 class FlinkSettings(Section):
     """The streaming job."""
@@ -17,15 +20,22 @@ class FlinkSettings(Section):
         200, ge=50, description="samples become visible at a checkpoint, so this bounds freshness"
     )
     out_of_orderness_ms: int = Field(
-        200, ge=1, description="how far the watermark stays behind the newest time mark"
+        200,
+        ge=1,
+        description="an impression that reaches the broker up to this late asks for its features as"
+        " of its own time, a later one as of its arrival; samples wait so long",
     )
     max_ahead_ms: int = Field(
-        86_400_000,
-        description="an event whose time lies further ahead of its record's time is a dead letter",
+        600_000,
+        ge=0,
+        description="an event whose time is further ahead of its record timestamp is a dead letter"
+        " (time_in_future)",
     )
-    duplicate_window_ms: int = Field(
-        3_600_000,
-        description="a second event with the same ids within this time is a duplicate and dropped",
+    max_late_ms: int = Field(
+        86_400_000,
+        ge=0,
+        description="an event that reaches the broker later than this after its time is a dead"
+        " letter (too_late); so long duplicates are known, and an action waits for its impression",
     )
     state_backend: Literal["hashmap", "rocksdb"] = Field(
         "hashmap",
@@ -55,3 +65,19 @@ class FlinkSettings(Section):
         "",
         description="where checkpoints go: any URI that Flink can write; empty: the state folder",
     )
+
+    @property
+    def deadline_step_ms(self) -> int:
+        """A part of the time for which an action waits; the job looks once in each."""
+        return -(-(self.max_late_ms + self.max_ahead_ms + 1) // DEADLINE_STEPS)
+
+    @property
+    def deadline_ms(self) -> int:
+        """How long after its arrival an action is known to be unmatched, at the latest, ms.
+
+        Its impression may arrive ``max_late_ms`` after a time that is ``max_ahead_ms`` ahead.
+
+        >>> FlinkSettings(max_late_ms=1_000, max_ahead_ms=600).deadline_ms
+        1717
+        """
+        return (DEADLINE_STEPS + 1) * self.deadline_step_ms

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from settings.section import Section
@@ -20,4 +22,10 @@ class KafkaSettings(Section):
     heap_mb: int = Field(512, ge=128, description="heap of the embedded broker's JVM (-Xmx)")
     topic_prefix: str = Field(
         "", description="prefix of every topic name, so that several systems can share a broker"
+    )
+    timestamps: Literal["broker", "producer"] = Field(
+        "broker",
+        description="who writes the record timestamps of impressions and clicks, by which time"
+        " moves: the broker on arrival (live), or the producer (a replay: when the log knew of the"
+        " event)",
     )

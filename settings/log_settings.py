@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from settings.section import Section
+
+# the action of an event that names none
+DEFAULT_ACTION = "click"
+_LONGEST_WAIT_MS = 60_000
+
+
+class ActionKind(Section):
+    """What an action of this kind says about its impression."""
+
+    label: Literal[0, 1] | None = Field(
+        None, description="1: positive, 0: negative (hide), none: for features only"
+    )
+    weight: float = Field(1.0, gt=0, description="of the label in training")
 
 
 class LogSettings(Section):
@@ -31,14 +45,27 @@ class LogSettings(Section):
         " seconds apart",
     )
 
+    wait_ms: int | None = Field(
+        None,
+        ge=1,
+        description="how long after its impression a sample is learnt; a labelling action that"
+        " comes later, within the attribution window, corrects it; none: the attribution window,"
+        " a minute at most",
+    )
+    actions: dict[str, ActionKind] = Field(
+        default={DEFAULT_ACTION: ActionKind(label=1)},
+        description="the kinds of action; an event that names none is a click, one that names"
+        " another kind is a dead letter (unknown_action)",
+    )
+
     @property
-    def closing_delay_ms(self) -> int:
-        """How long after its impression an unclicked sample is known to be one, in event time.
+    def waits_ms(self) -> int:
+        """How long after its impression a sample is learnt, in event time.
 
-        Flink's interval join gives up on a match up to half a window late, so that is what the
-        closing time of a negative says; a positive closes with its click.
-
-        >>> LogSettings(attribution_ms=500).closing_delay_ms
-        752
+        >>> LogSettings(attribution_ms=500).waits_ms
+        500
+        >>> LogSettings(attribution_ms=1_800_000).waits_ms
+        60000
         """
-        return self.attribution_ms + self.attribution_ms // 2 + 2
+        longest = _LONGEST_WAIT_MS if self.wait_ms is None else self.wait_ms
+        return min(self.attribution_ms, longest)

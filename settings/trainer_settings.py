@@ -30,10 +30,18 @@ class TrainerSettings(Section):
         description="channel that gets a frozen copy at the end of the warm-up; empty: none",
     )
     warmup_until_ms: int | None = Field(
-        None, description="samples that closed before this time are the warm-up; null: by count"
+        None,
+        description="for a replay with a history: samples whose wait has passed before this are"
+        " the warm-up; null: warmup_labels decides",
     )
-    warmup_samples: int = Field(
-        2000, ge=0, description="samples of the warm-up, if warmup_until_ms is not set"
+    warmup_labels: int = Field(
+        300,
+        ge=0,
+        description="the warm-up ends when so many positives and as many negatives are there; what"
+        " a model can learn goes by the rarer label, not by the number of rows",
+    )
+    warmup_most_samples: int = Field(
+        1_000_000, ge=1, description="the warm-up ends at the latest with so many samples"
     )
     warmup_epochs: int = Field(2, ge=1, description="passes over the warm-up's samples")
     warmup_batch: int = Field(512, ge=1, description="rows of a step of the warm-up")
@@ -42,15 +50,23 @@ class TrainerSettings(Section):
         description="precision of the warm-up's matrix products; bfloat16 halves its time at no"
         " measured loss, but only on a processor with instructions for it",
     )
-    batch_samples: int = Field(128, ge=1, description="most samples of one learning step")
-    batch_span_ms: int | None = Field(
-        200, ge=1, description="most event time that one batch spans; null: any"
+    batch_samples: int = Field(
+        128,
+        ge=1,
+        description="samples of one learning step at least: a step is as long for few rows as for"
+        " many, so that fewer teach noise; a moment or request is not split",
     )
-    batch_span_from_ms: int = Field(
-        0,
+    max_open_rows: int = Field(
+        500_000,
+        ge=1_000,
+        description="impressions kept for actions to come, half a kilobyte each, in memory and in"
+        " each checkpoint; of more the oldest are learnt and recorded as they are",
+    )
+    late_labels_ms: int = Field(
+        600_000,
         ge=0,
-        description="batches of samples that closed before this time are cut by count alone: for a"
-        " history that is replayed at full speed before the live events (backfill)",
+        description="how long behind its attribution window an impression is kept for actions that"
+        " arrive late",
     )
     refit_samples: int | None = Field(
         None,

@@ -37,6 +37,7 @@ def free_settings(state: Path) -> Settings:
             "bootstrap": f"127.0.0.1:{kafka}",
             "controller_port": controller,
             "heap_mb": 256,
+            "timestamps": "producer",
         },
         # a JVM that lives for seconds only loses by compiling for a long run: 15 s of CPU a start
         flink={"heap_mb": 768, "jvm_options": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"},

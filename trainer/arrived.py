@@ -1,36 +1,16 @@
-"""A sample together with the record that brought it."""
+"""A shown or action record together with its place on the topic."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from features.samples import Sample
+from features.samples import Action, Shown
 
 
 class Arrived(NamedTuple):
-    """A sample, its place on the topic, and its bytes: what a checkpoint keeps while it waits."""
+    """A record of the sample topic, its place, and its bytes: what a checkpoint keeps of it."""
 
     partition: int
     offset: int
     value: bytes
-    sample: Sample
-
-    @property
-    def closed_ts(self) -> int:
-        """Of the sample."""
-        return self.sample.closed_ts
-
-    @property
-    def request_id(self) -> str:
-        """Of the sample."""
-        return self.sample.request_id
-
-    @property
-    def user_id(self) -> str:
-        """Of the sample."""
-        return self.sample.user_id
-
-    @property
-    def item_id(self) -> str:
-        """Of the sample."""
-        return self.sample.item_id
+    message: Shown | Action

@@ -22,7 +22,8 @@ from inttower.models.two_tower import TwoTower
 from inttower.state.user_state import UserState, UserStateConfig
 from settings.errors import ConfigurationError
 from settings.settings import Settings
-from trainer.online_learner import Models
+from trainer.learning.model_set import Models
+from trainer.learning.outcome_feed import LONGEST_CHUNK_MS
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def build_models(settings: Settings, spec: FeatureSpec) -> Models:
     training = Training(limit=trainer.max_ids, products=trainer.warmup_matmul_dtype)
     state = frozen_state = None
     if trainer.preset == WITH_STATE:
-        shape = UserStateConfig(window_ms=settings.log.closing_delay_ms, max_users=trainer.max_ids)
+        shape = UserStateConfig(window_ms=2 * LONGEST_CHUNK_MS, max_users=trainer.max_ids)
         frozen_state = UserState(spec, shape)
         state = UserState(spec, replace(shape, refit_every=trainer.refit_samples))
 
@@ -133,22 +134,25 @@ def fingerprint(settings: Settings, spec: FeatureSpec) -> dict[str, str]:
             "preset",
             "seed",
             "warmup_until_ms",
-            "warmup_samples",
+            "warmup_labels",
+            "warmup_most_samples",
             "warmup_epochs",
             "warmup_batch",
             "warmup_matmul_dtype",
             "batch_samples",
-            "batch_span_ms",
-            "batch_span_from_ms",
+            "max_open_rows",
+            "late_labels_ms",
             "max_ids",
             "refit_samples",
         )
     }
     if trainer.warmup_until_ms is not None:
-        del fixed["warmup_samples"]  # it then says nothing
+        del fixed["warmup_labels"], fixed["warmup_most_samples"]  # they then say nothing
     fields = hashlib.sha256(msgspec.json.encode(spec.to_json())).hexdigest()[:16]
     return {
         "log.name": settings.log.name,
+        "log.attribution_ms": str(settings.log.attribution_ms),
+        "log.wait_ms": str(settings.log.waits_ms),
         "fields of the model": fields,
         **{f"trainer.{name}": str(value) for name, value in fixed.items()},
     }

@@ -32,7 +32,7 @@ from settings.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 _NAME = "checkpoint-"
 _REFUSED = "refused-"
 _TEMPORARY = ".tmp-"

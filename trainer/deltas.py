@@ -1,4 +1,4 @@
-"""Deltas: the rows that events have touched since the last delta, and the messages that carry them.
+"""Deltas: the rows that events have changed since the last delta, and the messages that carry them.
 
 A delta holds the users' and items' rows as learnt now. Its item vectors are encoded with the dense
 weights of the base version, because those are what the server's user tower has.
@@ -7,69 +7,24 @@ weights of the base version, because those are what the server's user tower has.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import numpy as np
 
-from features.declaration import Declaration
-from features.samples import Sample
 from inttower.core.batch import FloatArray
 from inttower.errors import BundleError
 from inttower.publish.published import ServingEncoder
 from streaming.events import Delta
-from trainer.online_learner import OnlineLearner
-from trainer.sample_inputs import SampleInputs
-from trainer.state_rows import user_rows
+from trainer.learning.online_learner import OnlineLearner
+from trainer.learning.sample_inputs import SampleInputs
+from trainer.learning.state_rows import user_rows
+from trainer.learning.touched import Touched
 
 # the broker refuses records over 1 MiB
 MAX_BYTES = 900_000
 # ids are text of unknown length, quoted and perhaps escaped; times have 13 digits and a comma
 _ID_BYTES = 16
 _HEAD_BYTES = 500
-
-
-@dataclass
-class Touched:
-    """Ids that samples have touched, with the closing time (ms) of the newest such sample."""
-
-    users: dict[str, int] = field(default_factory=dict)
-    items: dict[str, int] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.users or self.items)
-
-
-class Collector:
-    """Gathers what learning changes.
-
-    A step changes the rows of its users and items, and of the items in its users' histories,
-    which are looked up in the same table.
-
-    Args:
-        declaration: says which features are histories.
-    """
-
-    def __init__(self, declaration: Declaration) -> None:
-        self._histories = [
-            f.name for f in declaration.of_entity("user") if f.aggregate == "recent_items"
-        ]
-        self._touched = Touched()
-
-    def add(self, samples: Sequence[Sample]) -> None:
-        """Take in samples that were learnt, in the order of learning."""
-        users, items = self._touched.users, self._touched.items
-        for sample in samples:
-            users[sample.user_id] = sample.closed_ts
-            for name in self._histories:
-                for item_id in getattr(sample.features, name):
-                    items[item_id] = sample.closed_ts
-            items[sample.item_id] = sample.closed_ts
-
-    def take(self) -> Touched:
-        """All since the last call."""
-        touched, self._touched = self._touched, Touched()
-        return touched
 
 
 def deltas(

@@ -1,4 +1,4 @@
-"""From records of the sample topic to samples in the order of learning."""
+"""From records of the sample topic to shown and action records in the order of processing."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from features.samples import Mark, Sample
+from features.samples import Action, Mark, Shown
 from settings.errors import EventError
 from trainer.arrived import Arrived
-from trainer.ordering import FrontierOrder
 from trainer.source import SampleRecord, SampleSource
+from trainer.watermark_order import WatermarkOrder
 
 log = logging.getLogger(__name__)
 
-# identities remembered to drop repeated samples: 8 MB of a checkpoint
+# identities remembered to drop repeated records: 8 MB of a checkpoint
 _REMEMBERED = 1_000_000
-# samples that may wait for the slowest partition before the others are held back
+# records that may wait for the slowest partition before the others are held back
 _WAITING = 500_000
+# counts, sums and times in ms stay far below; what lies above is no number to learn from
+_LARGEST = 1e15
+_LARGEST_WEIGHT = 1e6
+_WANTED = f"a number of at most {_LARGEST:.0e}"
 
-Decoder = Callable[[bytes], Sample | Mark]
+Decoder = Callable[[bytes], Shown | Action | Mark]
 _Entry = tuple[int, int, bytes]
 
 
@@ -30,52 +34,80 @@ class IntakeFacts(msgspec.Struct, kw_only=True):
     """What a checkpoint's metadata says of the intake."""
 
     offsets: dict[int, int]
-    frontiers: dict[int, int]
+    watermarks: dict[int, int]
     released: int
     seen: int
+    actions: int
+    refused: int
     repeated: int
     behind: int
 
 
 class Intake:
-    """Reads, decodes and orders samples.
+    """Reads, decodes and orders records.
+
+    A record that cannot be decoded, or holds a number that no model can learn from, is set aside:
+    counted, logged with its place and reason, and passed over.
 
     Args:
         source: of the records.
         decode: of the log's declaration.
 
     Attributes:
-        order: what has arrived and waits for the frontier.
-        seen: samples read since the beginning of the topic.
+        order: what has arrived and waits for the watermark.
+        seen: impressions read since the beginning of the topic.
+        actions: actions read since then.
+        refused: records set aside since then.
     """
 
     def __init__(self, source: SampleSource, decode: Decoder) -> None:
         self._source = source
         self._decode = decode
-        self.order: FrontierOrder[Arrived] = FrontierOrder(source.offsets, _REMEMBERED)
+        self.order = WatermarkOrder(source.offsets, _REMEMBERED)
         self.seen = 0
+        self.actions = 0
+        self.refused = 0
 
     def poll(self, timeout_ms: int) -> int:
         """Take in records that have come; gives their number.
 
         Raises:
-            EventError: a record is neither a sample nor a mark of this declaration.
             CheckpointError: the next record has been deleted.
         """
         self._hold_back()
         count = 0
         for record in self._source.poll(timeout_ms):
             count += 1
-            message = self._decoded(record)
+            try:
+                message = self._decode(record.value)
+                check(message)
+            except EventError as error:
+                self._refuse(record, error)
+                continue
             if isinstance(message, Mark):
-                self.order.advance(record.partition, message.frontier)
-            else:
+                self.order.advance(record.partition, message.watermark)
+                continue
+            if isinstance(message, Shown):
                 self.seen += 1
-                self.order.add(record.partition, record.offset, Arrived(*record, message))
+            else:
+                self.actions += 1
+            self.order.add(Arrived(*record, message))
         return count
 
+    def _refuse(self, record: SampleRecord, error: EventError) -> None:
+        self.refused += 1
+        # all records of a topic may be refused: log the 1st, 2nd, 4th, 8th …
+        if self.refused & (self.refused - 1) == 0:
+            log.error(
+                "set aside, %d so far: partition %d, offset %d: %s",
+                self.refused,
+                record.partition,
+                record.offset,
+                error,
+            )
+
     def release(self) -> Iterator[Arrived]:
-        """Samples that are complete, in order."""
+        """Records that are complete, in order."""
         return self.order.release()
 
     def lag(self) -> int:
@@ -87,64 +119,86 @@ class Intake:
         """Next record of each partition."""
         return dict(self._source.offsets)
 
-    def _decoded(self, record: SampleRecord) -> Sample | Mark:
-        try:
-            return self._decode(record.value)
-        except EventError as error:
-            raise EventError(
-                f"partition {record.partition}, offset {record.offset}: {error}",
-                reason=error.reason,
-                field=error.field,
-            ) from error
-
     def _hold_back(self) -> None:
         """With too much waiting, read only those partitions that the rest waits for."""
         if len(self.order) < _WAITING:
             self._source.hold(set())
             return
-        slowest = self.order.frontier
-        self._source.hold({p for p, f in self.order.frontiers.items() if f > slowest})
+        slowest = self.order.watermark
+        self._source.hold({p for p, at in self.order.watermarks.items() if at > slowest})
 
     def facts(self) -> IntakeFacts:
         """For the metadata of a checkpoint."""
         return IntakeFacts(
             offsets=self.offsets,
-            frontiers=self.order.frontiers,
+            watermarks=self.order.watermarks,
             released=self.order.released,
             seen=self.seen,
+            actions=self.actions,
+            refused=self.refused,
             repeated=self.order.repeated,
             behind=self.order.behind,
         )
 
-    def part(self, open_batch: list[Arrived]) -> dict[str, Any]:
-        """For the parts of a checkpoint: what was read and is not learnt.
-
-        Args:
-            open_batch: samples that left the order and wait for the rest of their batch.
-        """
+    def part(self) -> dict[str, Any]:
+        """For the parts of a checkpoint: what was read and not released."""
+        pending = [(a.partition, a.offset, a.value) for a in self.order.pending()]
         return {
-            "open": _pack([(a.partition, a.offset, a.value) for a in open_batch]),
-            "order": _pack([(p, o, a.value) for p, o, a in self.order.pending()]),
+            "order": msgspec.msgpack.encode(pending),
             "recent": self.order.recent.state(),
         }
 
-    def restore(self, facts: IntakeFacts, part: Mapping[str, Any]) -> list[Arrived]:
-        """The inverse of :meth:`facts` and :meth:`part`; gives the open batch back."""
-        pending = [(a.partition, a.offset, a) for a in self._unpacked(part["order"])]
-        self.order.restore(facts.frontiers, facts.released, pending)
+    def restore(self, facts: IntakeFacts, part: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`facts` and :meth:`part`."""
+        pending = msgspec.msgpack.decode(part["order"], type=list[_Entry])
+        self.order.restore(facts.watermarks, facts.released, map(self.decoded, pending))
         self.order.recent.load_state(np.asarray(part["recent"], np.uint64))
         self.order.repeated, self.order.behind = facts.repeated, facts.behind
-        self.seen = facts.seen
-        return self._unpacked(part["open"])
+        self.seen, self.actions, self.refused = facts.seen, facts.actions, facts.refused
 
-    def _unpacked(self, data: bytes) -> list[Arrived]:
-        arrived = []
-        for entry in msgspec.msgpack.decode(data, type=list[_Entry]):
-            message = self._decoded(SampleRecord(*entry))
-            if isinstance(message, Sample):
-                arrived.append(Arrived(*entry, message))
-        return arrived
+    def decoded(self, entry: _Entry) -> Arrived:
+        """A record that a checkpoint kept, which was decoded once.
+
+        Raises:
+            EventError: it cannot be decoded any more.
+        """
+        message = self._decode(entry[2])
+        if isinstance(message, Mark):
+            raise EventError("a checkpoint keeps no marks", reason="schema")
+        return Arrived(*entry, message)
 
 
-def _pack(entries: list[_Entry]) -> bytes:
-    return msgspec.msgpack.encode(entries)
+def check(message: Shown | Action | Mark) -> None:
+    """Refuse what would spoil a model.
+
+    Raises:
+        EventError: a number is not finite or absurdly large, or a label is not 0 or 1.
+    """
+    if isinstance(message, Shown):
+        _check_number("shown_at", message.shown_at)
+        for place, value in enumerate(msgspec.structs.astuple(message.features)):
+            # NaN is not in the range either
+            if isinstance(value, int | float) and not -_LARGEST <= value <= _LARGEST:
+                raise _refusal(message.features.__struct_fields__[place], value, _WANTED)
+    elif isinstance(message, Action):
+        _check_number("action_at", message.action_at)
+        if message.label not in (0, 1):
+            raise _refusal("label", message.label, "0 or 1")
+        if not 0 < message.weight <= _LARGEST_WEIGHT:
+            raise _refusal("weight", message.weight, f"above 0 and at most {_LARGEST_WEIGHT:.0e}")
+    else:
+        _check_number("watermark", message.watermark)
+
+
+def _check_number(name: str, value: float) -> None:
+    if not 0 <= value <= _LARGEST:
+        raise _refusal(name, value, _WANTED)
+
+
+def _refusal(name: str, value: float, wanted: str) -> EventError:
+    return EventError(
+        f"{name} is {value}, not {wanted}; look for the event in its topic (impression_at), and for"
+        " the fault in who sent it",
+        reason="impossible_number",
+        field=name,
+    )

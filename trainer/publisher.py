@@ -1,11 +1,11 @@
 """Versions and deltas on their way out: to the model store and to ``model.updates``.
 
 A version is published when the warm-up ends, at each start, behind each refit of item factors, and
-every so often from then on; in between, deltas carry what samples have touched, encoded with the
+every so often from then on; in between, deltas carry what events have changed, encoded with the
 weights of the newest version. The frozen channel gets one version a run, the model as it was at
 the end of the warm-up.
 
-What cannot be published is said and tried again later: a store or broker that is away, or a version
+Publish failures are logged and retried: a store or broker that is away, or a version
 that would not pass the checks of its readers, must not stop the learning.
 """
 
@@ -17,9 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from features.declaration import ENTITIES
-from features.declared import declared_features
 from features.model_inputs import Columns
-from features.samples import Sample
 from inttower.core.contract import Decoupled
 from inttower.errors import BundleError, IntTowerError
 from inttower.publish.bundle import read_bundle, write_bundle
@@ -33,12 +31,13 @@ from streaming.events import VersionAnnounced, encode
 from streaming.kafka.client import admin, end_offsets
 from streaming.kafka.topics import MODEL_UPDATES
 from streaming.kafka.writer import Writer
-from trainer.deltas import Collector, Touched, deltas
+from trainer.deltas import deltas
 from trainer.intake import Intake
-from trainer.latest_rows import LatestRows
-from trainer.online_learner import OnlineLearner
-from trainer.sample_inputs import SampleInputs
-from trainer.state_rows import user_rows
+from trainer.learning.latest_rows import LatestRows
+from trainer.learning.online_learner import OnlineLearner
+from trainer.learning.sample_inputs import SampleInputs
+from trainer.learning.state_rows import user_rows
+from trainer.learning.touched import Touched
 from trainer.timer import Timer
 from trainer.trainer_metrics import Metrics
 from trainer.trainer_report import PublishedCounts
@@ -109,7 +108,6 @@ class Publisher:
         self._writer = writer
         self._topic = settings.topic(MODEL_UPDATES)
         self._store = ModelStore(settings.store_url)
-        self._collector = Collector(declared_features(settings))
         self._base: _Base | None = None
         self._newest: _Base | None = None
         self._unfit: str | None = None
@@ -124,10 +122,6 @@ class Publisher:
         self.published = {trainer.channel: PublishedCounts()}
         if trainer.frozen_channel:
             self.published[trainer.frozen_channel] = PublishedCounts()
-
-    def touch(self, samples: Sequence[Sample]) -> None:
-        """Take note of samples that were learnt, in the order of learning."""
-        self._collector.add(samples)
 
     def begin(self) -> None:
         """Publish the first versions of this process: the frozen one if the run has none yet."""
@@ -170,7 +164,7 @@ class Publisher:
             return
         channel = self._settings.trainer.channel
         published = self.published[channel]
-        fresh = self._collector.take()
+        fresh = self._learner.touched.take()
         self._since = _merged(self._since, fresh)
         times = (*fresh.users.values(), *fresh.items.values())
         self._latest_ms = max(self._latest_ms, *times) if times else self._latest_ms
@@ -215,7 +209,7 @@ class Publisher:
         self.flush()
         if self._publish(side):
             # touched before: the version holds it
-            self._collector.take()
+            learner.touched.take()
             self._since, self._again = Touched(), Touched()
             version = self.published[side.channel].version or ""
             encoder = learner.models.online.serving_encoder()

@@ -17,16 +17,16 @@ import msgspec
 from features.catalogue import Catalogue, CatalogueReader
 from features.declared import declared_features
 from features.model_inputs import model_spec
-from features.samples import Sample, sample_decoder
+from features.samples import sample_decoder
 from settings.errors import CheckpointError
 from settings.settings import Settings
 from streaming.kafka.writer import Writer
 from trainer.build_models import build_models, fingerprint
 from trainer.checkpoint import CheckpointFolder
 from trainer.intake import Intake, IntakeFacts
-from trainer.online_learner import OnlineLearner
+from trainer.learning.online_learner import OnlineLearner
+from trainer.learning.sample_inputs import SampleInputs
 from trainer.publisher import Publisher
-from trainer.sample_inputs import SampleInputs
 from trainer.source import SampleSource
 from trainer.timer import Timer
 from trainer.trainer_metrics import Metrics
@@ -47,6 +47,7 @@ _REPORT_S = 2.0
 _ENTITIES_S = 0.5
 # figures over all rows may cost seconds; they get this part of the time
 _FIGURES_SHARE = 0.05
+_CHECKPOINT_SHARE = 0.1
 
 
 class StoppedError(Exception):
@@ -96,12 +97,12 @@ class Trainer:
         self._catalogue = CatalogueReader(settings, Catalogue(declared, history=True))
         inputs = SampleInputs(declared, self._catalogue.catalogue, self._catalogue.ensure)
         models = build_models(settings, spec)
-        self.learner = OnlineLearner(settings.trainer, declared, models, inputs, self._fitting)
+        self.learner = OnlineLearner(settings, declared, models, inputs, self._fitting)
         self._report = TrainerReport(started_ms=_now_ms(), checkpoint=None)
         if checkpoint and meta:
             self._catalogue.read_to({(topic, p): at for topic, p, at in meta.catalogue})
-            open_batch = self._intake.restore(meta.intake, checkpoint.parts["waiting"])
-            self.learner.restore(checkpoint.parts, open_batch)
+            self._intake.restore(meta.intake, checkpoint.parts["waiting"])
+            self.learner.restore(checkpoint.parts, self._intake.decoded)
             self._report.checkpoint = checkpoint.number
             self._report.checkpoint_ms = checkpoint.created_ms
             log.info(
@@ -131,7 +132,6 @@ class Trainer:
         """Learn until told to stop.
 
         Raises:
-            EventError: the sample topic holds a record of another declaration.
             CheckpointError: the next sample has been deleted from the topic.
             BrokerError: the broker refuses what is published.
         """
@@ -148,26 +148,27 @@ class Trainer:
         # with nothing to read this waits; with much to read it returns at once
         self._intake.poll(_IDLE_MS)
         self._seconds["read"] += time.monotonic() - started
+        started, batches = time.monotonic(), self.learner.counters.batches
         for arrived in self._intake.release():
-            started = time.monotonic()
-            self._after(self.learner.add(arrived), started)
+            self.learner.add(arrived)
+            stepped = self.learner.counters.batches != batches
+            if stepped or (self.learner.warm and not self._announced):
+                self._note_steps(started, batches)
+                self._tick()
+                started, batches = time.monotonic(), self.learner.counters.batches
             if self._stop.is_set():
                 return
-        started = time.monotonic()
-        self._after(self.learner.advance(self._intake.order.frontier), started)
+        self.learner.advance(self._intake.order.watermark)
+        self._note_steps(started, batches)
         self._tick()
 
-    def _after(self, learnt: list[list[Sample]], started: float) -> None:
-        """What follows from batches, learnt since ``started``; most often there are none."""
-        if learnt:
-            seconds = time.monotonic() - started
-            self._seconds["learn"] += seconds
-            for _ in learnt:
-                self.metrics.batch_seconds.observe(seconds / len(learnt))
-        for samples in learnt:
-            self._publisher.touch(samples)
-        if learnt or (self.learner.warm and not self._announced):
-            self._tick()
+    def _note_steps(self, started: float, batches: int) -> None:
+        """Measure what was done since then, when so many batches had been learnt."""
+        seconds = time.monotonic() - started
+        self._seconds["learn"] += seconds
+        steps = self.learner.counters.batches - batches
+        for _ in range(steps):
+            self.metrics.batch_seconds.observe(seconds / steps)
 
     def _tick(self) -> None:
         """Save and send what is due. Called between two steps only."""
@@ -199,7 +200,7 @@ class Trainer:
             catalogue=[(t, p, at) for (t, p), at in self._catalogue.offsets.items()],
         )
         parts: dict[str, dict[str, Any]] = dict(self.learner.parts())
-        parts["waiting"] = self._intake.part(self.learner.open)
+        parts["waiting"] = self._intake.part()
         try:
             path = self._folder.save(msgspec.json.encode(meta), self._fingerprint, parts)
         except CheckpointError as error:
@@ -212,7 +213,10 @@ class Trainer:
         self.metrics.checkpoints.labels("written").inc()
         self.metrics.checkpoint_at.set_to_current_time()
         self.metrics.checkpoint_seconds.observe(time.monotonic() - started)
-        self._seconds["checkpoint"] += time.monotonic() - started
+        seconds = time.monotonic() - started
+        self._seconds["checkpoint"] += seconds
+        # many open rows make it long: it must not take the time of learning
+        self._checkpoints.wait(seconds / _CHECKPOINT_SHARE)
 
     def _finish(self) -> None:
         if self.learner.warm:
@@ -243,11 +247,19 @@ class Trainer:
             warmup=counters.warmup_samples,
             repeated=order.repeated,
             behind=order.behind,
-            waiting=len(order) + learner.waiting,
+            waiting=order.impressions + learner.waiting,
+            open=len(learner.rows),
+            queued=learner.queued,
+            actions=self._intake.actions,
+            unmatched=counters.unmatched,
+            corrected=counters.corrected,
+            late_labels=counters.late_labels,
+            cut_short=counters.cut_short,
+            refused=self._intake.refused,
         )
         report.batches, report.loss = counters.batches, counters.loss
         report.offsets, report.lag = self._intake.offsets, self._intake.lag()
-        report.frontier, report.last_closed_ts = order.frontier, counters.last_closed_ts
+        report.watermark, report.newest_at = order.watermark, counters.newest_at
         report.evaluated = learner.evaluation.recorded
         report.ids = learner.id_counts()
         report.published = self._publisher.published

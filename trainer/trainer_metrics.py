@@ -4,14 +4,22 @@
 ``headrace_trainer_samples_seen``                     gauge      read since the topic's beginning
 ``headrace_trainer_samples_learnt``                   gauge      learnt, warm-up included
 ``headrace_trainer_samples_repeated``                 gauge      dropped: identity seen before
-``headrace_trainer_samples_behind``                   gauge      came after the frontier past them
+``headrace_trainer_samples_behind``                   gauge      arrived after the watermark
 ``headrace_trainer_samples_waiting``                  gauge      read, not learnt yet
+``headrace_trainer_samples_open``                     gauge      can still be given another label
+``headrace_trainer_samples_queued``                   gauge      wait until a batch is full
+``headrace_trainer_samples_corrected``                gauge      given another label once learnt
+``headrace_trainer_samples_late_labels``              gauge      of these, after their window
+``headrace_trainer_samples_cut_short``                gauge      dropped before their window passed
+``headrace_trainer_samples_actions``                  gauge      actions read
+``headrace_trainer_samples_unmatched``                gauge      actions without an open impression
+``headrace_trainer_samples_refused``                  gauge      set aside: cannot be learnt from
 ``headrace_trainer_batches``                          gauge      learning steps in the stream
-``headrace_trainer_batch_seconds``                    histogram  encode, predict, learn and record
+``headrace_trainer_batch_seconds``                    histogram  predict, learn and record
 ``headrace_trainer_loss``                             gauge      of the newest batch
 ``headrace_trainer_warm``                             gauge      1 from the end of the warm-up on
 ``headrace_trainer_lag_records``                      gauge      on the topic, not read yet
-``headrace_trainer_frontier_seconds``                 gauge      event time that is complete
+``headrace_trainer_watermark_seconds``                gauge      event time that is complete
 ``headrace_trainer_auc`` …``_logloss`` …              gauge      by ``model`` and ``over`` (all,
 ``_calibration`` …``_gauc``                                      window)
 ``headrace_trainer_ids``                              gauge      rows of an id table, by ``table``
@@ -52,8 +60,16 @@ class Metrics:
                 ("seen", "samples read since the beginning of the topic"),
                 ("learnt", "samples learnt, warm-up included"),
                 ("repeated", "dropped: identity seen before"),
-                ("behind", "came after the frontier past them"),
+                ("behind", "arrived after the watermark"),
                 ("waiting", "read, not learnt yet"),
+                ("open", "can still be given another label"),
+                ("queued", "wait until a batch is full"),
+                ("corrected", "given another label after they were learnt"),
+                ("late_labels", "given another label after their window"),
+                ("cut_short", "dropped before their window had passed"),
+                ("actions", "actions read"),
+                ("unmatched", "actions whose impression was not open"),
+                ("refused", "records set aside: they cannot be learnt from"),
             )
         }
         self.batches = Gauge(_P + "batches", "learning steps in the stream", registry=r)
@@ -63,7 +79,7 @@ class Metrics:
         self.loss = Gauge(_P + "loss", "loss of the newest batch", registry=r)
         self.warm = Gauge(_P + "warm", "1 from the end of the warm-up on", registry=r)
         self.lag = Gauge(_P + "lag_records", "on the topic, not read yet", registry=r)
-        self.frontier = Gauge(_P + "frontier_seconds", "complete event time", registry=r)
+        self.watermark = Gauge(_P + "watermark_seconds", "complete event time", registry=r)
         self._figures = {
             name: Gauge(_P + name, f"{name} of a model", ["model", "over"], registry=r)
             for name in _FIGURES
@@ -93,7 +109,7 @@ class Metrics:
             self.loss.set(report.loss)
         self.warm.set(report.phase == "stream")
         self.lag.set(report.lag)
-        self.frontier.set(report.frontier / 1000)
+        self.watermark.set(report.watermark / 1000)
         for table, rows in report.ids.items():
             self.ids.labels(table).set(rows)
 

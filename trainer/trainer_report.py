@@ -17,9 +17,25 @@ FigureRow = dict[str, float | int | None]
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """Samples. ``seen`` counts since the beginning of the topic, through restarts.
+    """Samples since the beginning of the topic, through restarts.
 
     seen = repeated + learnt + waiting.
+
+    Attributes:
+        seen: impressions read.
+        learnt: taken for learning, those of the warm-up too.
+        warmup: of these, the warm-up's.
+        repeated: dropped, for their identity was seen before.
+        behind: records that came after a watermark that should have covered them.
+        waiting: read, and their wait has not passed; before the warm-up's end, all.
+        open: impressions that actions can still give another label.
+        queued: rows and corrections that wait until a batch is full.
+        actions: actions read.
+        unmatched: of these, those whose impression was not open any more.
+        corrected: samples that were given another label after they had been learnt.
+        late_labels: of these, those whose attribution window had passed.
+        cut_short: impressions dropped before their window had passed (trainer.max_open_rows).
+        refused: records that cannot be read or learnt from, set aside.
     """
 
     seen: int = 0
@@ -28,6 +44,14 @@ class Counts(msgspec.Struct, kw_only=True):
     repeated: int = 0
     behind: int = 0
     waiting: int = 0
+    open: int = 0
+    queued: int = 0
+    actions: int = 0
+    unmatched: int = 0
+    corrected: int = 0
+    late_labels: int = 0
+    cut_short: int = 0
+    refused: int = 0
 
 
 class PublishedCounts(msgspec.Struct, kw_only=True):
@@ -50,8 +74,8 @@ class TrainerReport(msgspec.Struct, kw_only=True):
         loss: of the newest step.
         offsets: next record of each partition of the sample topic.
         lag: records on the topic that were not read yet.
-        frontier: event time (ms) up to which samples are complete; -1: no mark yet.
-        last_closed_ts: closing time of the newest sample learnt.
+        watermark: time (ms) up to which samples are complete; -1: no mark yet.
+        newest_at: when the newest sample learnt was shown, ms.
         models: figures by model: over ``all`` rows kept, and over the sliding ``window``.
         evaluated: predictions recorded since the beginning.
         published: by channel.
@@ -69,8 +93,8 @@ class TrainerReport(msgspec.Struct, kw_only=True):
     loss: float | None = None
     offsets: dict[int, int] = {}
     lag: int = 0
-    frontier: int = -1
-    last_closed_ts: int = 0
+    watermark: int = -1
+    newest_at: int = 0
     models: dict[str, dict[str, FigureRow]] = {}
     evaluated: int = 0
     published: dict[str, PublishedCounts] = {}

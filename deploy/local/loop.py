@@ -185,10 +185,10 @@ class Loop:
             time.sleep(_POLL_S)
 
     def wait_until_learnt(self, impressions: int, seconds: float = 600) -> None:
-        """Wait until the trainer has learnt so many samples, but for a batch that stays open.
+        """Wait until the trainer has learnt so many samples, but for those whose wait is not over.
 
-        A batch ends at the first sample of the next one, so the last batch of a truncated log stays
-        open. It is recognised by two reports between which nothing was read or learnt.
+        A sample is learnt when the watermark has passed its wait, which it does not for the last
+        ones of a log that is cut short: two reports between which nothing was read or learnt.
         """
         before = TrainerReport()
 

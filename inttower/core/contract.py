@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from inttower.core.batch import Batch, FloatArray
+from inttower.core.batch import Batch, FloatArray, IntArray, RowArray
 from inttower.core.spec import FeatureSpec
 from inttower.publish.published import ServingEncoder
 
@@ -49,11 +49,26 @@ class Model(Protocol):
             SpecError: a field is missing, or of another length or type.
         """
 
+    def renewed(self, rows: RowArray, dense: FloatArray, generations: IntArray) -> Batch:
+        """Rows that were encoded earlier, as a batch that can be learnt now.
+
+        Ids that have expired since then count as unknown.
+
+        Args:
+            rows: int32 [B, K], of batches.
+            dense: float32 [B, n], of the same.
+            generations: int64 [B], the generation of each row's batch.
+        """
+
     def predict(self, batch: Batch) -> FloatArray:
         """Logits, float32 [B]; changes nothing."""
 
     def learn(self, batch: Batch, labels: Labels, weights: FloatArray | None = None) -> float:
-        """One step on labels 0/1 [B] with weights [B] (default 1); the mean loss before it."""
+        """One step on labels 0/1 [B] with weights [B] (default 1); the mean loss before it.
+
+        The loss is Σ weight · loss / B. A weight may be negative: a row with the wrong label at −w
+        beside the same row with the right one at w is the correction of an earlier step.
+        """
 
     def predict_then_learn(
         self, batch: Batch, labels: Labels, weights: FloatArray | None = None
@@ -65,6 +80,7 @@ class Model(Protocol):
         batch: Batch,
         labels: Labels,
         *,
+        weights: FloatArray | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         seed: int = 0,
@@ -94,6 +110,9 @@ class Decoupled(Model, Protocol):
 
     def item_id_rows(self, ids: Sequence[str]) -> FloatArray:
         """The learnt rows of these items, float32 [n, R]."""
+
+    def ids_of(self, batch: Batch, side: str) -> list[str]:
+        """The ids of ``"user"`` or ``"item"`` whose rows a step on this batch changes."""
 
     def known_ids(self, side: str) -> list[str]:
         """The ids of ``"user"`` or ``"item"`` that have a row of their own, in row order."""

@@ -100,6 +100,11 @@ class IdTable:
         """The ids that have a slot, in the order of their slots."""
         return sorted(self._slot, key=self._slot.__getitem__)
 
+    def texts(self, slots: IntArray) -> list[str]:
+        """The ids of these slots; free ones are left out."""
+        free = set(self._free)
+        return [self._text[slot] for slot in slots.tolist() if slot not in free]
+
     def slots(self, texts: Iterable[str], missing: int = UNKNOWN) -> IntArray:
         """The slot of each id, ``missing`` where it has none; int64 [n]. Changes nothing."""
         get = self._slot.get

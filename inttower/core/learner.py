@@ -1,5 +1,7 @@
 """The base of all models: encoding, embedding table, scaling, optimisers, saved state.
 
+It is one file, for each method works on the same table, weights and optimiser.
+
 A model adds its network only. To add one, write a file with a config dataclass, a
 :class:`Network` and a :class:`Learner` whose ``__init__`` builds it::
 
@@ -24,7 +26,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inttower.core.batch import EMPTY, SIDES, Batch, FloatArray, Layout, RowArray
+from inttower.core.batch import EMPTY, SIDES, Batch, FloatArray, IntArray, Layout, RowArray
 from inttower.core.contract import Columns, Labels, Progress, State
 from inttower.core.input_scaling import column_scaling
 from inttower.core.network import Inputs, Network, Shape, SideInputs, SideShape, flatten
@@ -124,6 +126,21 @@ class Learner:
                 return len(columns[field.name])
         raise SpecError(f"none of the dense columns is there; there are {', '.join(columns)}")
 
+    def renewed(self, rows: RowArray, dense: FloatArray, generations: IntArray) -> Batch:
+        """Rows that were encoded earlier; see :meth:`inttower.core.contract.Model.renewed`."""
+        if self.table is None:
+            return Batch(rows, dense, 0)
+        return Batch(self.table.renewed(rows, generations), dense, self.table.generation)
+
+    def ids_of(self, batch: Batch, side: str) -> list[str]:
+        """The ids of a side whose rows a step on this batch changes, those of histories too."""
+        if self.table is None:
+            return []
+        name = self.spec.id_field(cast(Side, side)).name
+        fields = [f.name for f in self.layout.embedded if name in (f.name, f.of)]
+        columns = [batch.rows[:, self.layout.row_slice(field)] for field in fields]
+        return self.table.ids_of(name, np.concatenate(columns, axis=1))
+
     def predict(self, batch: Batch) -> FloatArray:
         """Logits, float32 [B]; changes nothing."""
         self._check(batch)
@@ -161,6 +178,7 @@ class Learner:
         batch: Batch,
         labels: Labels,
         *,
+        weights: FloatArray | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         seed: int = 0,
@@ -200,7 +218,8 @@ class Learner:
                 rows = self._drop_ids(part.rows, rng)
                 some = order[start : start + size]
                 beside = None if offset is None else offset[some]
-                self._step(rows, part.dense, labels[some], None, offset=beside, rounded=rounded)
+                weight = None if weights is None else weights[some]
+                self._step(rows, part.dense, labels[some], weight, offset=beside, rounded=rounded)
                 done += 1
                 if progress is not None and done % 64 == 0:
                     progress(done / total)

@@ -120,6 +120,8 @@ class Embeddings:
         self.learnt: IntArray = np.zeros(len(self.weight), np.int64)
         self._total = 0
         self._place: IntArray = np.full(len(self.weight), NOWHERE)  # scratch of gather
+        # the generation at which each row was last taken from its id
+        self._taken: IntArray = np.zeros(len(self.weight), np.int64)
 
     def _room(self, values: Tensor, rows: int) -> Tensor:
         grown = torch.zeros(rows, values.shape[1], device=self._device)
@@ -205,6 +207,7 @@ class Embeddings:
         if len(change.expired):
             # the row belongs to another id from now on, or to none: batches that hold it are stale
             self.generation += 1
+            self._taken[self._rows[name][change.expired]] = self.generation
         rows = self._rows[name]
         fresh = self.ids[name].slots_used - len(rows)
         if fresh:
@@ -228,6 +231,30 @@ class Embeddings:
         self._adagrad = grown
         self.learnt = np.concatenate([self.learnt, np.zeros(rows - len(self.learnt), np.int64)])
         self._place = np.full(rows, NOWHERE)
+        self._taken = np.concatenate([self._taken, np.zeros(rows - len(self._taken), np.int64)])
+
+    def renewed(self, rows: RowArray, generations: IntArray) -> RowArray:
+        """Rows [B, K] as encoded at these generations [B], without those of expired ids.
+
+        An id that has expired since is the unknown one; in a list it is left out.
+        """
+        stale = self._taken[np.maximum(rows, 0)] > generations[:, None]
+        if not stale.any():
+            return rows
+        fresh = rows.copy()
+        fresh[stale] = EMPTY
+        for field in self.layout.embedded:
+            if field.kind == "sparse":
+                column = self.layout.row_slice(field.name).start
+                fresh[stale[:, column], column] = self.unknown_row(field.name)
+        return fresh
+
+    def ids_of(self, name: str, rows: RowArray) -> list[str]:
+        """The ids of an id field that have one of these rows, each once."""
+        mine, wanted = self._rows[name], np.unique(rows)  # both rise
+        slots = np.searchsorted(mine, wanted)
+        slots = slots[mine[np.minimum(slots, len(mine) - 1)] == wanted]
+        return self.ids[name].texts(slots[slots != UNKNOWN])
 
     def check(self, batch: Batch) -> None:
         """Raise StaleBatchError if ids were evicted after this batch was encoded."""
@@ -303,6 +330,7 @@ class Embeddings:
             "table.weight": self.weight[:used].cpu().numpy().copy(),
             "table.adagrad": self._adagrad[:used].cpu().numpy().copy(),
             "table.learnt": self.learnt[:used].copy(),
+            "table.taken": self._taken[:used].copy(),
             "table.counts": np.array([self.generation, self._total], np.int64),
         }
         for name, table in self.ids.items():
@@ -323,6 +351,8 @@ class Embeddings:
         self.learnt = np.zeros(rows, np.int64)
         self.learnt[: self._used] = _array(state, "table.learnt")
         self._place = np.full(rows, NOWHERE)
+        self._taken = np.zeros(rows, np.int64)
+        self._taken[: self._used] = _array(state, "table.taken")
         self.generation, self._total = _array(state, "table.counts").tolist()
         for name, table in self.ids.items():
             texts = state[f"ids.{name}"]

@@ -152,7 +152,7 @@ class Beliefs:
         Args:
             users: n ids.
             closed_ts: int [n], none earlier than the newest time learnt before.
-            labels: [n], 0 or 1.
+            labels: [n], 0 or 1; or a correction, ``FROM_NEGATIVE`` or ``FROM_POSITIVE``.
             v: item vectors [n, p].
             b: item biases [n].
             prior: [n, p], W d of each row's user; read for new users.

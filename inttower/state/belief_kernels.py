@@ -12,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from inttower.core.kernels import kernel
-from inttower.state.kalman import absorb, inflate, load, logistic_gain, project, save
+from inttower.state.kalman import absorb, inflate, load, logistic_gain, project, save, shift
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 NEVER = int(np.iinfo(np.int64).min)
+
+# outcomes beside 0 and 1: a label that was learnt as 0 is 1, one that was learnt as 1 is 0
+FROM_NEGATIVE, FROM_POSITIVE = 2, -1
 
 
 class BeliefTable(NamedTuple):
@@ -127,6 +130,9 @@ def learn_rows(
                 z[i, s], h[i, s] = rows.b[i] + z_i, h_i
             for i in range(start, end):
                 z_i, h_i = project(m, S, rows.v[i], sv)
+                if rows.y[i] == FROM_NEGATIVE or rows.y[i] == FROM_POSITIVE:
+                    shift(m, sv, 1.0 if rows.y[i] == FROM_NEGATIVE else -1.0)
+                    continue
                 gain, residual = logistic_gain(rows.b[i] + z_i, h_i, rows.y[i] - 0.5)
                 absorb(m, S, sv, gain, residual)
                 inflate(S, speeds[s, 1], speeds[s, 0])

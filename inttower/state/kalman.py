@@ -45,6 +45,17 @@ def absorb(m: Doubles, S: Doubles, sv: Doubles, gain: float, residual: float) ->
 
 
 @kernel
+def shift(m: Doubles, sv: Doubles, by: float) -> None:
+    """Change the label of an outcome that was learnt with the other one.
+
+    In the bound of the logistic likelihood the label stands in the linear term alone, (y − ½) vᵀu:
+    a label that rises by one adds v to S⁻¹m and leaves S as it is.
+    """
+    for a in range(len(m)):
+        m[a] = np.float64(np.float32(m[a] + by * sv[a]))
+
+
+@kernel
 def project(m: Doubles, S: Doubles, v: Doubles, sv: Doubles) -> tuple[float, float]:
     """v·m and vᵀ S v; leaves S v in ``sv``."""
     z, h = 0.0, 0.0

@@ -140,6 +140,12 @@ class UserState:
         )
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the columns that it reads: ids and attributes of both sides."""
+        attributes = [name for a in self._fitted.attributes.values() for name in a.names]
+        return (*self._ids.values(), *attributes)
+
+    @property
     def _user_fields(self) -> list[str]:
         return [USER_STATE + speed.name for speed in self.config.speeds]
 
@@ -274,6 +280,12 @@ class UserState:
 
         A due refit comes first: its factors know none of these rows.
 
+        Args:
+            columns: ids and attributes of both sides, n rows.
+            closed_ts: int64 [n], rising, also from call to call.
+            labels: [n], 0 or 1; or a correction of an outcome that was learnt: ``FROM_NEGATIVE``
+                where a 0 is a 1, ``FROM_POSITIVE`` where a 1 is a 0.
+
         Raises:
             StateError: a time earlier than one learnt before.
         """
@@ -281,7 +293,7 @@ class UserState:
         if every is not None:
             if refits.outcomes >= every:
                 self._refit()
-            self._history.add(columns, closed_ts, labels, self._fitted.attributes)
+            self._history.add(columns, closed_ts, np.clip(labels, 0, 1), self._fitted.attributes)
             refits.outcomes += len(closed_ts)
         self._fitted.learn(columns, closed_ts, labels)
         if refits.since is not None and self._fitted.beliefs.horizon >= refits.since:

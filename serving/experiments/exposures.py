@@ -1,4 +1,9 @@
-"""Brings the closed impressions of an experiment from ``training.samples`` to the analysis."""
+"""Brings the impressions of an experiment from ``training.samples`` to the analysis.
+
+Clicks and non-clicks are counted alike: an impression counts once its attribution window has
+passed. To count a click when it comes and a non-click when its window ends would make a young
+experiment look clicked by everybody, and a variant look better that is clicked sooner.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +20,26 @@ from streaming.kafka.topics import SAMPLES
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """The fields of a sample that an analysis needs; a mark has none of them."""
+    """The fields that an analysis needs of an impression, of an action, or of a mark."""
 
-    user_id: str | None = None
+    watermark: int | None = None
+    shown_at: int | None = None
+    impression_at: tuple[int, int] = (-1, -1)
+    user_id: str = ""
     ts: int = 0
     label: int = 0
+    experiment: str | None = None
     variant: str | None = None
     score: float | None = None
     propensity: float | None = None
 
 
-def collect(settings: Settings, start_ms: int | None = None) -> Iterator[Exposure]:
-    """Every sample so far that carries a variant, read once and committed ones only.
+def collect(settings: Settings, experiment: str, start_ms: int | None = None) -> Iterator[Exposure]:
+    """Every impression of an experiment whose window has passed, of committed records only.
 
     Args:
-        settings: where the broker is.
+        settings: where the broker is, and how long the window.
+        experiment: its name.
         start_ms: impressions before this event time are left out.
 
     Raises:
@@ -38,6 +48,9 @@ def collect(settings: Settings, start_ms: int | None = None) -> Iterator[Exposur
     """
     topic = settings.topic(SAMPLES)
     decode = msgspec.json.Decoder(_Row).decode
+    shown: dict[tuple[int, int], tuple[int, _Row]] = {}  # with the partition of the record
+    clicked: set[tuple[int, int]] = set()
+    watermarks: dict[int, int] = {}
     for record in read_span(settings, *span(settings, [SAMPLES])):
         try:
             row = decode(record.value)
@@ -47,16 +60,25 @@ def collect(settings: Settings, start_ms: int | None = None) -> Iterator[Exposur
                 f" {error}; was it written by another job?",
                 reason="schema",
             ) from error
-        if row.user_id is None or row.variant is None:
-            continue
-        if start_ms is None or row.ts >= start_ms:
-            yield Exposure(row.user_id, row.variant, row.score, row.label, row.propensity)
+        if row.watermark is not None:
+            newest = watermarks.get(record.partition, row.watermark)
+            watermarks[record.partition] = max(newest, row.watermark)
+        elif row.shown_at is None:
+            if row.label and row.impression_at in shown:
+                clicked.add(row.impression_at)
+        elif row.experiment == experiment and (start_ms is None or row.ts >= start_ms):
+            shown[row.impression_at] = (record.partition, row)
+    for place, (partition, row) in shown.items():
+        window_ends = (row.shown_at or 0) + settings.log.attribution_ms
+        if row.variant is not None and watermarks.get(partition, -1) > window_ends:
+            label = int(place in clicked)
+            yield Exposure(row.user_id, row.variant, row.score, label, row.propensity)
 
 
 def experiment_report(settings: Settings, experiment: Experiment) -> ExperimentReport:
-    """The report of the experiment in force, over every sample that has closed."""
+    """The report of the experiment in force, over every impression whose window has passed."""
     return report(
         experiment.name,
         {v.name: v.share for v in experiment.variants},
-        collect(settings, experiment.start_ms),
+        collect(settings, experiment.name, experiment.start_ms),
     )

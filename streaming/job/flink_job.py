@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -56,6 +57,7 @@ _BROKER_S = 60.0
 _POLL_S = 0.5
 _STOP_S = 15.0
 _KILL_S = 10.0
+_VIEW = re.compile(r"CREATE TEMPORARY VIEW (\w+) AS\s")
 _ENDED = frozenset({"FINISHED", "CANCELED", "FAILED", "SUSPENDED"})
 
 
@@ -271,6 +273,13 @@ def _submit(environment: TableEnvironment, script: list[str]) -> Any:  # noqa: A
     result = None
     for statement in script:
         try:
+            if view := _VIEW.match(statement):
+                # a view that is made of its text is planned anew wherever it is read, and what is
+                # planned anew may be computed anew; of a table, Flink reads the same plan
+                environment.create_temporary_view(
+                    view[1], environment.sql_query(statement[view.end() :])
+                )
+                continue
             result = environment.execute_sql(statement)
         except (Py4JJavaError, TableException) as error:
             first = str(error).split("\tat ", 1)[0].strip()

@@ -26,6 +26,11 @@ from streaming.kafka.topics import Topic, all_topics
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
+_TIMESTAMPS_KEY = "message.timestamp.type"
+_TIMESTAMPS_HELP = (
+    " The setting is kafka.timestamps: 'broker' for live events (`headrace up`), 'producer' for"
+    " a replay (`headrace up --no-clock`)"
+)
 # a broker may be down for a long time: records are retried for this long
 _DELIVERY_MS = 6 * 3_600_000
 
@@ -222,7 +227,8 @@ def _check_topics(client: KafkaAdminClient, topics: list[Topic]) -> None:
             if found != value:
                 raise ConfigurationError(
                     f"topic {topic.name} has {key}={found}, it must be {value}: change it on the"
-                    " broker (kafka-configs.sh --alter), or delete everything with `headrace reset`"
+                    " broker (kafka-configs.sh --alter), or delete everything with `headrace"
+                    f" reset`.{_TIMESTAMPS_HELP if key == _TIMESTAMPS_KEY else ''}"
                 )
 
 

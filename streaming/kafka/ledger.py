@@ -1,99 +1,70 @@
 """What became of every event: the sums of promise 1, counted from what lies on the topics.
 
 Each impression and click lies at a place (partition, offset) of its topic, and what becomes of it
-names that place: a sample those of its impression and its click, a dead letter that of the refused
-record. So the ledger crosses out places. What nothing has named yet is *open*; what is open
-although the samples' frontier has passed its attribution window is *overdue*: lost, or a late
-record that the job has not come to yet. A place that is named twice makes the sum wrong.
+names that place: a shown record that of its impression, an action record that of its action, a dead
+letter that of the refused record. So the ledger crosses out places. What nothing has named yet is
+*open*; what is open although the watermark of the samples has passed the time at which something
+must have named it is *overdue*: lost. A place that is named twice makes the sum wrong. Actions of a
+kind that is for features only are in no sample: they count as such once their time has passed.
 
 The count is kept (``STATE/ledger.json``), and the next one reads only what has come since.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-import numpy as np
 from kafka import KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
-from numpy.typing import NDArray
 
 from inttower.core.durable_files import write_atomic
 from settings.errors import EventError
+from settings.log_settings import DEFAULT_ACTION
 from settings.settings import Settings
-from streaming.events import Impression, TimeMark, decode_event
+from streaming.events import is_mark
 from streaming.kafka import topics
 from streaming.kafka.client import admin, end_offsets, partitions
+from streaming.kafka.open_places import OpenPlaces
 from streaming.kafka.span import read_span
+from streaming.kafka.sums import Sums, quantile_ms
 
-_MARK_KEY = b'"time_mark"'
 _NO_TIME = -1
 _EVENTS = (topics.IMPRESSIONS, topics.CLICKS)
-LATE = "late"
 # dead letters that have a sum of their own, by topic
-_APART = {topics.IMPRESSIONS: (LATE,), topics.CLICKS: (LATE, "unmatched", "repeated")}
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """What became of the events.
-
-    Attributes:
-        impressions: produced = samples + open + late + dead_letters.
-        clicks: produced = joined + unmatched + repeated + late + dead_letters + open.
-        reasons: dead letters of either topic by reason code.
-        overdue: open although their time is over; see the module.
-    """
-
-    impressions: dict[str, int]
-    clicks: dict[str, int]
-    reasons: dict[str, int]
-    overdue: int
-
-    @property
-    def balances(self) -> bool:
-        """Whether both sums add up and nothing is overdue."""
-        return not self.overdue and all(
-            sums["produced"] == sum(n for name, n in sums.items() if name != "produced")
-            for sums in (self.impressions, self.clicks)
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A form that JSON can hold."""
-        return {
-            "impressions": self.impressions,
-            "clicks": self.clicks,
-            "reasons": self.reasons,
-            "overdue": self.overdue,
-            "balances": self.balances,
-        }
+_APART = {topics.IMPRESSIONS: ("duplicate",), topics.CLICKS: ("unmatched", "repeated")}
 
 
 class _Saved(msgspec.Struct, kw_only=True):
     """A count so far, by the design's topic names.
 
-    ``open`` has the offset and the time of each open place, by topic and partition.
+    ``open`` has the offset and the due time of each open place by topic and partition, the due
+    time negative for an action that is for features only. ``late`` counts late events by the bit
+    length of their lateness in ms. ``ranked`` has hashes of requests of which nothing was shown.
     """
 
     identities: dict[str, str]
     offsets: dict[str, dict[int, int]]
     produced: dict[str, int]
-    samples: int
-    joined: int
+    shown: int
+    actions: int
     letters: dict[str, dict[str, int]]
-    frontiers: dict[int, int]
+    watermarks: dict[int, int]
+    late: dict[int, int]
+    latest_ms: int
+    rankings: int
+    ranked: set[int]
     open: dict[str, dict[int, list[tuple[int, int]]]]
 
 
 class _Outcome(msgspec.Struct):
-    """The fields of a sample or a time mark among the samples that a count needs."""
+    """The fields of a record among the samples that a count needs."""
 
-    frontier: int | None = None
+    watermark: int | None = None
     impression_at: tuple[int, int] | None = None
     click_at: tuple[int, int] | None = None
 
@@ -105,9 +76,15 @@ class _Letter(msgspec.Struct):
     reason: str
 
 
-class _Timed(msgspec.Struct):
-    # whatever an application wrote must fit an array of int64
-    ts: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] = _NO_TIME
+class _Event(msgspec.Struct):
+    # whatever an application wrote: what does not fit is a dead letter
+    ts: Any = None
+    action: Any = None
+    request_id: Any = None
+
+
+class _Ranked(msgspec.Struct):
+    request_id: str
 
 
 def count_events(settings: Settings) -> Sums:
@@ -127,6 +104,8 @@ def count_events(settings: Settings) -> Sums:
         # outcomes first: what one of these names lies before the end of the events taken after it
         outcomes = _ends(settings, client, (topics.SAMPLES, topics.DEAD_LETTERS), committed=True)
         events = _ends(settings, client, _EVENTS, committed=False)
+        rankings = _ends(settings, client, (topics.RANKINGS,), committed=False)
+    ledger.read_rankings(rankings)
     ledger.read_events(events)
     ledger.read_outcomes(outcomes)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,10 +136,14 @@ def _nothing(identities: dict[str, str]) -> _Saved:
         identities=identities,
         offsets={},
         produced=dict.fromkeys(_EVENTS, 0),
-        samples=0,
-        joined=0,
+        shown=0,
+        actions=0,
         letters={topic: {} for topic in _EVENTS},
-        frontiers={},
+        watermarks={},
+        late={},
+        latest_ms=0,
+        rankings=0,
+        ranked=set(),
         open={topic: {} for topic in _EVENTS},
     )
 
@@ -174,86 +157,74 @@ def _ends(
     return {n: end_offsets(client, settings.topic(n), committed=committed) for n in names}
 
 
-class _Open:
-    """Open places of one partition: offsets in rising order, and the events' times."""
-
-    def __init__(self, places: list[tuple[int, int]]) -> None:
-        self._new: list[tuple[int, int]] = places
-        self._offsets: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._times: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._crossed: list[int] = []
-
-    def add(self, offset: int, ts: int) -> None:
-        self._new.append((offset, ts))
-
-    def cross_out(self, offset: int) -> None:
-        self._crossed.append(offset)
-
-    def settle(self) -> None:
-        """Bring what was added and crossed out into the arrays."""
-        if self._new:
-            new = np.array(self._new, np.int64)
-            self._offsets = np.concatenate([self._offsets, new[:, 0]])
-            self._times = np.concatenate([self._times, new[:, 1]])
-            self._new = []
-        left = ~np.isin(self._offsets, np.array(self._crossed, np.int64))
-        self._offsets, self._times, self._crossed = self._offsets[left], self._times[left], []
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    def before(self, ts: int) -> int:
-        """How many happened at or before a time; those without a time never did."""
-        return int(((self._times != _NO_TIME) & (self._times <= ts)).sum())
-
-    def places(self) -> list[tuple[int, int]]:
-        return list(zip(self._offsets.tolist(), self._times.tolist(), strict=True))
-
-
 class _Ledger:
     def __init__(self, settings: Settings, saved: _Saved) -> None:
         self._settings = settings
         self._saved = saved
         self._open = {
-            topic: {p: _Open(places) for p, places in saved.open[topic].items()}
+            topic: {p: OpenPlaces(places) for p, places in saved.open[topic].items()}
             for topic in _EVENTS
         }
         self._letters = {topic: Counter(saved.letters[topic]) for topic in _EVENTS}
-        self._timed = msgspec.json.Decoder(_Timed)
+        self._event = msgspec.json.Decoder(_Event)
+        self._unlabelled = {n for n, k in settings.log.actions.items() if k.label is None}
+
+    def read_rankings(self, ends: _Ends) -> None:
+        """Take in rankings up to these offsets."""
+        ranking = msgspec.json.Decoder(_Ranked)
+
+        def take(topic: str, record: ConsumerRecord) -> None:
+            self._saved.rankings += 1
+            try:
+                self._saved.ranked.add(_hashed(ranking.decode(record.value or b"").request_id))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise EventError(
+                    f"{topic}, partition {record.partition}, offset {record.offset} was not"
+                    f" written by a server ({error}): the rankings cannot be counted",
+                    reason="schema",
+                ) from error
+
+        self._read(ends, take, committed=False)
 
     def read_events(self, ends: _Ends) -> None:
         """Take in impressions and clicks up to these offsets."""
         with admin(self._settings) as client:
             for topic in _EVENTS:
                 for partition in partitions(client, self._settings.topic(topic)):
-                    self._open[topic].setdefault(partition, _Open([]))
+                    self._open[topic].setdefault(partition, OpenPlaces([]))
+        flink = self._settings.flink
 
         def take(topic: str, record: ConsumerRecord) -> None:
             value = record.value or b""
-            if _MARK_KEY in value and self._is_mark(topic, record):
+            if is_mark(value):
                 return
             self._saved.produced[topic] += 1
-            self._open[topic][record.partition].add(record.offset, self._time(value))
+            event = self._fields(value)
+            due = record.timestamp + flink.out_of_orderness_ms
+            if topic == topics.CLICKS:
+                due += flink.deadline_ms
+                if (event.action or DEFAULT_ACTION) in self._unlabelled:
+                    due = -due
+            elif isinstance(event.request_id, str):
+                self._saved.ranked.discard(_hashed(event.request_id))
+            self._open[topic][record.partition].add(record.offset, due)
+            if isinstance(event.ts, int) and 0 <= event.ts < 2**63:
+                self._take_lateness(record.timestamp - event.ts)
 
         self._read(ends, take, committed=False)
         self._settle()
 
-    def _is_mark(self, topic: str, record: ConsumerRecord) -> bool:
-        ahead = self._settings.flink.max_ahead_ms
-        # a valid mark is the same in either topic
-        try:
-            event = decode_event(
-                Impression, record.value, record_ms=record.timestamp, max_ahead_ms=ahead
-            )
-        except EventError:
-            return False
-        return isinstance(event, TimeMark)
+    def _take_lateness(self, late_ms: int) -> None:
+        if late_ms > self._settings.flink.out_of_orderness_ms:
+            late = self._saved.late
+            late[late_ms.bit_length()] = late.get(late_ms.bit_length(), 0) + 1
+            self._saved.latest_ms = max(self._saved.latest_ms, late_ms)
 
-    def _time(self, value: bytes) -> int:
+    def _fields(self, value: bytes) -> _Event:
         try:
-            return self._timed.decode(value).ts
+            return self._event.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return _NO_TIME
+            return _Event()
 
     def read_outcomes(self, ends: _Ends) -> None:
         """Take in samples and dead letters up to these offsets."""
@@ -280,23 +251,23 @@ class _Ledger:
 
         self._read(ends, take, committed=True)
         for partition in ends[topics.SAMPLES]:
-            saved.frontiers.setdefault(partition, _NO_TIME)
+            saved.watermarks.setdefault(partition, _NO_TIME)
         self._settle()
 
     def _take_sample(self, outcome: _Outcome, partition: int) -> None:
         saved = self._saved
-        if outcome.frontier is not None:
-            saved.frontiers[partition] = max(
-                outcome.frontier, saved.frontiers.get(partition, _NO_TIME)
+        if outcome.watermark is not None:
+            saved.watermarks[partition] = max(
+                outcome.watermark, saved.watermarks.get(partition, _NO_TIME)
             )
-        if outcome.impression_at is not None:
-            saved.samples += 1
-            at, offset = outcome.impression_at
-            self._open[topics.IMPRESSIONS][at].cross_out(offset)
-        if outcome.click_at is not None:
-            saved.joined += 1
+        elif outcome.click_at is not None:
+            saved.actions += 1
             at, offset = outcome.click_at
             self._open[topics.CLICKS][at].cross_out(offset)
+        elif outcome.impression_at is not None:
+            saved.shown += 1
+            at, offset = outcome.impression_at
+            self._open[topics.IMPRESSIONS][at].cross_out(offset)
 
     def _settle(self) -> None:
         for by_partition in self._open.values():
@@ -331,8 +302,10 @@ class _Ledger:
     def sums(self) -> Sums:
         """The sums of the count."""
         saved = self._saved
-        frontier = min(saved.frontiers.values(), default=_NO_TIME)
-        passed = frontier - self._settings.log.closing_delay_ms
+        watermark = min(saved.watermarks.values(), default=_NO_TIME)
+        features_only = sum(
+            one.features_only(watermark) for one in self._open[topics.CLICKS].values()
+        )
         impressions, clicks = (
             {
                 "open": sum(len(one) for one in self._open[topic].values()),
@@ -343,15 +316,33 @@ class _Ledger:
             }
             for topic in _EVENTS
         )
+        clicks["open"] -= features_only
         return Sums(
             impressions={
                 "produced": saved.produced[topics.IMPRESSIONS],
-                "samples": saved.samples,
+                "shown": saved.shown,
                 **impressions,
             },
-            clicks={"produced": saved.produced[topics.CLICKS], "joined": saved.joined, **clicks},
+            clicks={
+                "produced": saved.produced[topics.CLICKS],
+                "actions": saved.actions,
+                "features_only": features_only,
+                **clicks,
+            },
             reasons=dict(sum(self._letters.values(), Counter())),
             overdue=sum(
-                one.before(passed) for found in self._open.values() for one in found.values()
+                one.overdue(watermark) for found in self._open.values() for one in found.values()
             ),
+            late={
+                "events": sum(saved.late.values()),
+                "p50_ms": quantile_ms(saved.late, 0.5, saved.latest_ms),
+                "p95_ms": quantile_ms(saved.late, 0.95, saved.latest_ms),
+                "max_ms": saved.latest_ms,
+            },
+            rankings={"written": saved.rankings, "without_impression": len(saved.ranked)},
         )
+
+
+def _hashed(request_id: str) -> int:
+    digest = hashlib.blake2b(request_id.encode(errors="surrogatepass"), digest_size=7).digest()
+    return int.from_bytes(digest, "big")

@@ -1,4 +1,8 @@
-"""Time marks: records that say "nothing older than this follows" in every partition of events."""
+"""Time marks: records in every partition of events that move the job's watermark.
+
+A mark says that nothing with an older record timestamp than its own follows. In a replay the mark
+brings its timestamp, live the broker stamps it on arrival, like everything else.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ class Marker:
         ]
 
     def mark(self, ts: int) -> None:
-        """Write a mark: no event older than ``ts`` (ms) follows."""
+        """Write a mark: no event known before ``ts`` (ms) follows."""
         value = encode(TimeMark(time_mark=ts))
         for topic, partition in self._partitions:
-            self._writer.send(topic, partition, None, value)
+            self._writer.send(topic, partition, None, value, timestamp_ms=ts)

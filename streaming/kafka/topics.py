@@ -19,6 +19,14 @@ DEAD_LETTERS = "dead_letters"
 
 # a replayed log has old times: retention by time would delete it at once
 _FOREVER = {"retention.ms": "-1"}
+# whose clock stamps the records; by default a broker refuses what is an hour ahead of its own
+_TIMESTAMPS = {
+    "broker": {"message.timestamp.type": "LogAppendTime"},
+    "producer": {
+        "message.timestamp.type": "CreateTime",
+        "message.timestamp.after.max.ms": str(2**63 - 1),
+    },
+}
 _COMPACTED = {"cleanup.policy": "compact"}
 # what was deleted must stay so for a server that starts years later; more would overflow in Kafka
 _ENTITIES = {**_COMPACTED, "delete.retention.ms": str(100 * 365 * 86_400_000)}
@@ -36,9 +44,10 @@ class Topic:
 def all_topics(settings: Settings) -> tuple[Topic, ...]:
     """All topics, with ``kafka.topic_prefix`` before their names."""
     events = settings.kafka.partitions
+    timed = {**_FOREVER, **_TIMESTAMPS[settings.kafka.timestamps]}
     layout = (
-        Topic(IMPRESSIONS, events, _FOREVER),
-        Topic(CLICKS, events, _FOREVER),
+        Topic(IMPRESSIONS, events, timed),
+        Topic(CLICKS, events, timed),
         Topic(RANKINGS, events, _FOREVER),
         Topic(ITEMS, 1, _ENTITIES),
         Topic(USERS, 1, _ENTITIES),

@@ -61,13 +61,30 @@ class Writer:
         finally:
             self.close()
 
-    def send(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        timestamp_ms: int | None = None,
+    ) -> None:
         """Send one record; waits while too many are in flight.
+
+        Args:
+            topic: by its name on the broker.
+            partition: of the topic.
+            key: of the record.
+            value: of the record.
+            timestamp_ms: the record timestamp; None: now. A topic on the broker's clock ignores it.
 
         Raises:
             BrokerError: an earlier record was refused for good.
         """
-        future = self._producer.send(topic, value, key, partition=partition)
+        future = self._producer.send(
+            topic, value, key, partition=partition, timestamp_ms=timestamp_ms
+        )
         self._last[topic, partition] = future
         self._open.append(future)
         if len(self._open) >= _CHUNK:

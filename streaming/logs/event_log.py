@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from streaming.events import Click, Entity, Impression
 
@@ -11,10 +11,11 @@ Event = Impression | Click
 
 
 class EventLog(Protocol):
-    """A finite log of impressions and clicks in time order.
+    """A finite log of impressions and clicks, in the order in which they became known.
 
-    Events are numbered from 0; the order is total and the same at every reading (ties in time have
-    a fixed order, and a click never comes before its impression), so that a number is a position to
+    Unless the log is one that :class:`TellsArrivals`, each is known at its own time. Events are
+    numbered from 0; the order is total and the same at every reading (ties in time have a fixed
+    order, and there a click never comes before its impression), so that a number is a position to
     resume at.
     """
 
@@ -47,7 +48,7 @@ class EventLog(Protocol):
 
     @property
     def span(self) -> tuple[int, int]:
-        """Event times of the first and the last event, in milliseconds."""
+        """When the first and the last event became known, in milliseconds."""
         ...
 
     def items(self) -> Iterator[Entity]:
@@ -63,5 +64,23 @@ class EventLog(Protocol):
         ...
 
     def index_at(self, ts: int) -> int:
-        """Number of the first event at or after this time; ``count`` if there is none."""
+        """Number of the first event known at or after this time; ``count`` if there is none."""
         ...
+
+
+@runtime_checkable
+class TellsArrivals(Protocol):
+    """A log that knows when each event arrived, which may be later than its own time."""
+
+    def arrivals(self, start: int = 0, stop: int | None = None) -> Iterator[int]:
+        """When the events numbered ``start`` up to ``stop`` arrived, ms; never falls."""
+        ...
+
+
+def known_events(
+    log: EventLog, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[Event, int]]:
+    """The events with the time (ms) at which each became known."""
+    if isinstance(log, TellsArrivals):
+        return zip(log.events(start, stop), log.arrivals(start, stop), strict=True)
+    return ((event, event.ts) for event in log.events(start, stop))

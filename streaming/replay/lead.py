@@ -11,33 +11,32 @@ import time
 from collections import deque
 
 from settings.settings import Settings
-from streaming.kafka.frontier import FrontierReader
+from streaming.kafka.watermark import WatermarkReader
 
 _LOOK_S = 0.5
 
 
 class Lead:
-    """Events that were sent and that the job has not come past, as the frontier tells.
+    """Events that were sent and that the job has not come past, as its watermark tells.
 
     Args:
-        settings: of the topics.
+        reader: of the watermark.
         most: events.
-        reader: of the frontier, which lags behind an event by as long as its sample takes to close.
-        closing_ms: that long, in event time.
+        slack_ms: how far the watermark stays behind the marks.
     """
 
-    def __init__(self, reader: FrontierReader, most: int, closing_ms: int) -> None:
+    def __init__(self, reader: WatermarkReader, most: int, slack_ms: int) -> None:
         self._reader = reader
         self._most = most
-        self._closing_ms = closing_ms
+        self._slack_ms = slack_ms
         self._marks: deque[tuple[int, int]] = deque()
         self._done = self._sent = 0
         self._next_look = 0.0
 
     @classmethod
-    def of(cls, settings: Settings, reader: FrontierReader, most: int) -> Lead:
-        """With the closing time of the settings."""
-        return cls(reader, most, settings.log.closing_delay_ms + settings.flink.out_of_orderness_ms)
+    def of(cls, settings: Settings, reader: WatermarkReader, most: int) -> Lead:
+        """With the slack of the settings."""
+        return cls(reader, most, settings.flink.out_of_orderness_ms + 1)
 
     def marked(self, ts: int, events: int) -> None:
         """A mark of ``ts`` was sent behind so many events."""
@@ -56,7 +55,7 @@ class Lead:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + _LOOK_S
-            done = self._reader.newest() + self._closing_ms
+            done = self._reader.newest() + self._slack_ms
             while self._marks and self._marks[0][0] <= done:
                 _, self._done = self._marks.popleft()
         return self._sent - self._done > self._most

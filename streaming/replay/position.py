@@ -131,15 +131,14 @@ def already_there(settings: Settings, position: Position) -> Counter[Identity]:
 
 
 def topic_time(settings: Settings) -> int | None:
-    """The newest time, of a mark or of an event, among the last records of the event topics.
+    """The newest record timestamp among the last records of the event topics.
 
     Returns:
         Milliseconds, or None where the topics are empty.
     """
     start, end = span(settings, EVENT_TOPICS, committed=False, newest=_TAIL_RECORDS)
     records = read_span(settings, start, end, committed=False)
-    times = (_time(record.value) for record in records if record.value)
-    return max((ts for ts in times if ts is not None), default=None)
+    return max((record.timestamp for record in records), default=None)
 
 
 def _ends(settings: Settings, client: KafkaAdminClient) -> Ends:
@@ -168,16 +167,3 @@ def _event(settings: Settings, topic: str, value: bytes) -> Impression | Click |
         return msgspec.json.decode(value, type=Click)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-class _Timed(msgspec.Struct):
-    ts: int | None = None
-    time_mark: int | None = None
-
-
-def _time(value: bytes) -> int | None:
-    try:
-        timed = msgspec.json.decode(value, type=_Timed)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return timed.ts if timed.time_mark is None else timed.time_mark

@@ -22,10 +22,10 @@ from settings.settings import Settings
 from streaming.events import Impression, encode
 from streaming.kafka import topics
 from streaming.kafka.client import create_topics, partition_for
-from streaming.kafka.frontier import FrontierReader
 from streaming.kafka.time_marks import Marker
+from streaming.kafka.watermark import WatermarkReader
 from streaming.kafka.writer import Writer
-from streaming.logs.event_log import Event, EventLog
+from streaming.logs.event_log import Event, EventLog, known_events
 from streaming.replay.lead import Lead
 from streaming.replay.pace import Pace
 from streaming.replay.position import (
@@ -40,11 +40,8 @@ from streaming.replay.position import (
 _MARK_S = 0.1
 _MARK_EVENTS = 1_000
 _POSITION_S = 2.0
-# a sample closes at most two windows after its impression; the rest is slack
 _CLOSING_MARGIN_MS = 60_000
 _CLOSING_S = 0.5
-# a frontier is told in whole seconds, and lags by what may come out of order
-_FRONTIER_SLACK_MS = 5_000
 
 Transform = Callable[[Event], Event]
 Progress = Callable[[int, int], None]
@@ -90,8 +87,8 @@ def number_at(log: EventLog, point: str) -> int:
 
 
 def time_of(log: EventLog, number: int) -> int:
-    """Event time (ms) of an event by its number."""
-    return next(log.events(number, number + 1)).ts
+    """When an event became known (ms), by its number."""
+    return next(known_events(log, number, number + 1))[1]
 
 
 def _milliseconds(text: str) -> int:
@@ -173,11 +170,11 @@ class Replayer:
             return
         with (
             Writer(self.settings, bulk=False, stopping=self.stopping) as writer,
-            FrontierReader(self.settings) as frontier,
+            WatermarkReader(self.settings) as watermark,
         ):
             marker = Marker(self.settings, writer)
-            slack = self.settings.flink.out_of_orderness_ms + _FRONTIER_SLACK_MS
-            while frontier.newest() < position.mark - slack:
+            slack = self.settings.flink.out_of_orderness_ms + 1
+            while watermark.newest() < position.mark - slack:
                 marker.mark(position.mark)
                 writer.flush()
                 if waiting:
@@ -200,6 +197,11 @@ class Replayer:
                 of the position; the message has the cure.
             BrokerError: the broker cannot be reached or refuses.
         """
+        if self.settings.kafka.timestamps != "producer":
+            raise ConfigurationError(
+                "kafka.timestamps is 'broker': a replay writes the log's own times into the topics;"
+                " start the parts with `headrace up --no-clock`, or set it to 'producer'"
+            )
         create_topics(self.settings)
         with self._file.only_one():
             position = self._file.read() or self._fresh()
@@ -213,7 +215,7 @@ class Replayer:
                 )
                 run = _Run(self, position, writer, self._file, there)
                 if self.lead is not None:
-                    reader = stack.enter_context(FrontierReader(self.settings))
+                    reader = stack.enter_context(WatermarkReader(self.settings))
                     run.lead = Lead.of(self.settings, reader, self.lead)
                 return run.go(transform, progress)
 
@@ -303,23 +305,23 @@ class _Run:
 
     def _send_events(self, transform: Transform | None, progress: Progress | None) -> None:
         replay = self._replay
-        for event in replay.log.events(self._following, replay.end):
-            if not self._wait_for(event, progress):
+        for event, known_ms in known_events(replay.log, self._following, replay.end):
+            if not self._wait_for(known_ms, progress):
                 return
             if not self._is_there(event):
-                self._send(transform(event) if transform else event)
+                self._send(transform(event) if transform else event, known_ms)
             self._following += 1
             self._unmarked += 1
         self._tell(progress)
 
-    def _wait_for(self, event: Event, progress: Progress | None) -> bool:
+    def _wait_for(self, known_ms: int, progress: Progress | None) -> bool:
         """Wait until the event is due, writing marks meanwhile; False when told to stop."""
-        due = self._pace.due(event.ts)
+        due = self._pace.due(known_ms)
         while True:
             now = time.monotonic()
             if now >= self._next_mark or self._unmarked >= _MARK_EVENTS:
-                # nothing older than the next event follows; in a gap, time goes on without events
-                self._write_mark(min(event.ts - 1, self._pace.event_time(now)))
+                # nothing before the next event follows; in a gap, time goes on without events
+                self._write_mark(min(known_ms - 1, self._pace.event_time(now)))
                 self._next_mark = now + _MARK_S
                 self._tell(progress)
                 if now >= self._next_position:
@@ -340,15 +342,16 @@ class _Run:
         self._there[identity(event)] -= 1
         return True
 
-    def _send(self, event: Event) -> None:
+    def _send(self, event: Event, known_ms: int) -> None:
         key = event.user_id.encode()
         partition = partition_for(key, self._partitions)
         if isinstance(event, Impression):
             self._impressions += 1
-            self._writer.send(self._impressions_topic, partition, key, encode(event))
+            topic = self._impressions_topic
         else:
             self._clicks += 1
-            self._writer.send(self._clicks_topic, partition, key, encode(event))
+            topic = self._clicks_topic
+        self._writer.send(topic, partition, key, encode(event), timestamp_ms=known_ms)
 
     def _tell(self, progress: Progress | None) -> None:
         if progress:
@@ -378,8 +381,9 @@ class _Run:
         replay, settings = self._replay, self._replay.settings
         closing = (
             time_of(replay.log, replay.end - 1)
-            + 2 * settings.log.attribution_ms
+            + settings.log.attribution_ms
             + settings.flink.out_of_orderness_ms
+            + settings.flink.deadline_ms
             + _CLOSING_MARGIN_MS
         )
         if replay.close:

@@ -40,9 +40,7 @@ def _sample(request: str, item: str, clicks: int) -> bytes:
             "user_id": "1",
             "item_id": item,
             "ts": T,
-            "closed_ts": T + 752,
-            "label": 0,
-            "weight": 1.0,
+            "shown_at": T,
             "features": features,
             "impression_at": [0, 0],
         }
@@ -62,7 +60,7 @@ def test_each_request_is_compared_once_on_the_topics(cluster: Settings) -> None:
         asked = {"fresh": 6, "stale": 4, "silent": None, "open": 6}
         for at, (request, count) in enumerate(asked.items()):
             out.send(cluster.topic("rankings"), at % 2, b"1", _ranking(request, count))
-        samples = [b'{"frontier":5}']
+        samples = [b'{"watermark":5}']
         samples += [_sample("fresh", item, 6) for item in ("1", "2")]
         samples += [_sample(request, "1", 6) for request in ("stale", "silent")]
         for value in samples:

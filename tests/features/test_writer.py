@@ -78,9 +78,16 @@ def test_the_newest_row_of_each_key_arrives_and_a_restart_goes_on(
     assert [_ts(online.read_user(str(i))) for i in range(50)] == [T + 1_950 + i for i in range(50)]
     # after a restart the topic is not read again, and what the job repeats does no harm
     _produce(cluster, "features.user", ("49", row("user", "49", T)), ("x", row("user", "x", T)))
+    # rows that the store cannot hold are set aside, and the writer goes on
+    impossible = [row("user", "p", time) for time in (-1, 10**16, 10**400)]
+    _produce(
+        cluster, "features.user", *((str(k), value) for k, value in enumerate([b"{", *impossible]))
+    )
+    _produce(cluster, "features.user", ("", row("user", "", T)))
     with _running(cluster):
         _until(lambda: _ts(online.read_user("x")) == T)
     assert _ts(online.read_user("49")) == T + 1_999
+    assert online.read_user("p") is None
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

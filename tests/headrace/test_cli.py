@@ -63,7 +63,7 @@ def test_the_commands_of_the_design_are_there() -> None:
     [
         (["--set", "kafka.partitions=none", "settings"], "setting kafka.partitions: "),
         (["--set", "kafka", "settings"], "--set wants SECTION.NAME=VALUE"),
-        (["--set", "trainer.batch_span_ms=0", "settings"], "setting trainer.batch_span_ms: "),
+        (["--set", "trainer.batch_samples=0", "settings"], "setting trainer.batch_samples: "),
         (["--set", "cafka.x=1", "settings"], "no section 'cafka'; there are state, kafka,"),
         (["--config", "none.toml", "settings"], "none.toml: there is no such file"),
         (["replay", "ml-2m", "--path", "."], "no log 'ml-2m'"),

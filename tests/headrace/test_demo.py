@@ -36,9 +36,7 @@ def test_a_stretch_that_leaves_no_room_is_refused() -> None:
 
 @pytest.mark.parametrize(("count", "quick"), [(1_000, True), (1_000_000, False)])
 def test_only_a_short_run_compiles_for_a_quick_start(count: int, quick: bool) -> None:
-    settings = demo_settings(
-        Settings(), LOG, count=count, warmup_until_ms=1, speed=100.0, ranked=10
-    )
+    settings = demo_settings(Settings(), LOG, count=count, warmup_until_ms=1, ranked=10)
     assert ("-XX:TieredStopAtLevel=1" in settings.flink.jvm_options) == quick
     assert settings.trainer.evaluation_window == 10
 

@@ -16,12 +16,13 @@ import httpx
 import msgspec
 
 from features.logs.movielens_features import MOVIELENS
-from features.samples import Mark, Sample, sample_decoder
+from features.samples import Action, Mark, Shown, sample_decoder
 from features.sql import render_job
 from settings.settings import Settings
 from streaming.kafka import topics
-from streaming.kafka.ledger import Sums, count_events
+from streaming.kafka.ledger import count_events
 from streaming.kafka.span import read_span, span
+from streaming.kafka.sums import Sums
 
 
 def until(done: Callable[[], bool], seconds: float, what: str) -> None:
@@ -94,7 +95,7 @@ class JobProcess:
         self.process = None
         return code
 
-    def settled(self, seconds: float = 120) -> Sums:
+    def settled(self, seconds: float = 300) -> Sums:
         """The sums, once each event that lies on the topics has become something."""
         found: list[Sums] = []
 
@@ -112,8 +113,8 @@ def values(settings: Settings, topic: str) -> Iterator[bytes]:
     return (record.value for record in read_span(settings, *span(settings, [topic])))
 
 
-def samples(settings: Settings) -> list[Sample]:
-    """Every sample, in no order that counts."""
+def samples(settings: Settings) -> list[Shown | Action]:
+    """Every record of the samples but the marks, in no order that counts."""
     decode = sample_decoder(MOVIELENS)
     found = (decode(value) for value in values(settings, topics.SAMPLES))
     return [sample for sample in found if not isinstance(sample, Mark)]

@@ -55,7 +55,7 @@ def read_events(settings: Settings) -> Records:
     kinds: dict[str, type[Any]] = {topics.IMPRESSIONS: Impression, topics.CLICKS: Click}
     for name, kind in kinds.items():
         for record in read_span(settings, *span(settings, [name])):
-            event = decode_event(kind, record.value, record_ms=record.timestamp)
+            event = decode_event(kind, record.value, record_ms=record.timestamp, max_ahead_ms=0)
             found[name, record.partition].append(event)
     return found
 

@@ -11,21 +11,24 @@ import numpy as np
 from features.catalogue import Catalogue
 from features.logs.movielens_features import MOVIELENS
 from features.model_inputs import model_spec
-from features.samples import Sample, sample_decoder
+from features.samples import Action, Mark, sample_decoder
 from settings.settings import Settings
 from tests.trainer import synthetic
 from trainer.arrived import Arrived
 from trainer.build_models import build_models, prepare_torch
-from trainer.online_learner import OnlineLearner
-from trainer.sample_inputs import SampleInputs
+from trainer.learning.online_learner import OnlineLearner
+from trainer.learning.sample_inputs import SampleInputs
 
 SMALL: dict[str, Any] = {
     "device": "cpu",
-    "warmup_samples": 400,
     "warmup_batch": 64,
     "batch_samples": 32,
-    "batch_span_ms": 30_000,
 }
+_WARM = synthetic.samples(450)
+# the time that ends the warm-up, and the impressions before it
+WARM_UNTIL = synthetic.at(_WARM[399][0]) + synthetic.WINDOW_MS + 1
+WARMUP = sum(synthetic.at(shown) + synthetic.WINDOW_MS < WARM_UNTIL for shown, _ in _WARM)
+SMALL["warmup_until_ms"] = WARM_UNTIL
 
 decode = sample_decoder(MOVIELENS)
 
@@ -41,23 +44,36 @@ def inputs() -> SampleInputs:
     return SampleInputs(MOVIELENS, catalogue(), lambda _entity, _ids, _at: None)
 
 
-def learner(**trainer: Any) -> OnlineLearner:
+def learner(log: dict[str, Any] | None = None, **trainer: Any) -> OnlineLearner:
     settings = Settings().with_changes(
-        trainer={**SMALL, **trainer}, log={"attribution_ms": synthetic.CLOSE_NEGATIVE_MS}
+        trainer={**SMALL, **trainer},
+        log={"attribution_ms": synthetic.WINDOW_MS, **(log or {})},
     )
     prepare_torch(settings)
     models = build_models(settings, model_spec(MOVIELENS))
-    return OnlineLearner(settings.trainer, MOVIELENS, models, inputs())
+    return OnlineLearner(settings, MOVIELENS, models, inputs())
 
 
-def arrived(values: Iterable[bytes]) -> list[Arrived]:
-    """Samples in the order of learning."""
-    made = []
-    for offset, value in enumerate(values):
-        sample = decode(value)
-        assert isinstance(sample, Sample)
-        made.append(Arrived(0, offset, value, sample))
-    return sorted(made, key=lambda a: (a.closed_ts, a.request_id, a.item_id))
+def arrived_record(value: bytes, offset: int = 0) -> Arrived:
+    message = decode(value)
+    assert not isinstance(message, Mark)
+    return Arrived(0, offset, value, message)
+
+
+def in_order(values: Iterable[bytes]) -> list[Arrived]:
+    """Records in the order of processing."""
+
+    def key(one: Arrived) -> tuple[int, bool, str, str]:
+        m = one.message
+        return m.at, not isinstance(m, Action), m.request_id, m.item_id
+
+    return sorted((arrived_record(v, k) for k, v in enumerate(values)), key=key)
+
+
+def restored(of: OnlineLearner, other: OnlineLearner) -> OnlineLearner:
+    """The other one, with what was learnt by the first."""
+    other.restore(of.parts(), lambda entry: arrived_record(entry[2], entry[1]))
+    return other
 
 
 def digest(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

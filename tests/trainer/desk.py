@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from features.logs.movielens_features import MOVIELENS
 from features.model_inputs import Columns
-from features.samples import Sample, sample_decoder
+from features.samples import Action, Shown, sample_decoder
 from inttower.publish.bundle import LoadedVersion, read_bundle
 from inttower.publish.store import ModelStore
 from settings.settings import Settings
@@ -20,19 +20,34 @@ from streaming.kafka.client import admin, end_offsets
 from streaming.kafka.span import read_span, span
 from streaming.kafka.writer import Writer
 from tests.trainer import synthetic
-from tests.trainer.build import SMALL, inputs, learner
+from tests.trainer.build import SMALL, WARMUP, inputs, learner
 from tests.trainer.processes import feed, make_topics
 from trainer.intake import Intake
+from trainer.learning.state_rows import user_rows
 from trainer.publisher import Publisher
 from trainer.source import SampleSource
-from trainer.state_rows import user_rows
 from trainer.trainer_metrics import Metrics
 
-WARMUP = SMALL["warmup_samples"]
 CHAMPION, FROZEN = "champion", "frozen"
 
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Learnt(NamedTuple):
+    """Impressions by what happened to them during a call.
+
+    Attributes:
+        shown: they came.
+        acted: they were clicked.
+        taken: their wait passed.
+        stepped: a learning step took them.
+    """
+
+    shown: list[Shown]
+    acted: list[Shown]
+    taken: list[Shown]
+    stepped: list[Shown]
 
 
 class Desk:
@@ -49,7 +64,8 @@ class Desk:
         self.store = ModelStore(self.settings.store_url)
         self._source = SampleSource(self.settings, {})
         self.intake = Intake(self._source, sample_decoder(MOVIELENS))
-        self._log = iter(synthetic.partition_log(synthetic.samples(900), every=1))
+        self._records = sorted(synthetic.records(synthetic.samples(1_000)), key=synthetic.at)
+        self._shown: list[Shown] = []
         self._writers: list[Writer] = []
         self.metrics = Metrics()
         self.publisher = self.start("run 1")
@@ -73,19 +89,38 @@ class Desk:
             writer.close()
         self._source.close()
 
-    def learn(self, samples: int) -> list[Sample]:
-        """Take so many samples, a mark behind each, on to the learner; the batches learnt."""
-        feed(self.settings, [next(self._log) for _ in range(2 * samples)])
-        learnt: list[Sample] = []
-        end = self.intake.offsets[0] + 2 * samples
+    def learn(self, impressions: int) -> Learnt:
+        """Take so many impressions and their clicks, with a mark behind them, on to the learner."""
+        came = 0
+        part: list[bytes] = []
+        while came < impressions or synthetic.at(part[-1]) == synthetic.at(self._records[0]):
+            part.append(self._records.pop(0))
+            came += b"shown_at" in part[-1]
+        feed(self.settings, [*part, synthetic.mark(synthetic.at(self._records[0]) - 1)])
+        end = self.intake.offsets[0] + len(part) + 1
         while self.intake.offsets[0] < end:
             self.intake.poll(100)
+        before, first = self._stages(), len(self._shown)
+        acted: set[str] = set()
         for arrived in self.intake.release():
-            for batch in self.learner.add(arrived):
-                learnt += batch
-                self.publisher.touch(batch)
-        self.learner.advance(0)  # ends a warm-up that has its samples
-        return learnt
+            message = arrived.message
+            if isinstance(message, Action):
+                acted.add(message.request_id)
+            else:
+                self._shown.append(message)
+            self.learner.add(arrived)
+        self.learner.advance(self.intake.order.watermark)
+        after = self._stages()
+        return Learnt(
+            self._shown[first:],
+            [s for s in self._shown if s.request_id in acted],
+            *(self._shown[a:b] for a, b in zip(before, after, strict=True)),
+        )
+
+    def _stages(self) -> tuple[int, int]:
+        """How many impressions were taken, and how many of these a step has learnt."""
+        learnt = self.learner.counters.learnt
+        return learnt, learnt - self.learner.queued
 
     def warm_up(self) -> None:
         self.learn(WARMUP)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 START_MS = 1_000_000_000_000
-CLOSE_NEGATIVE_MS = 752
+WINDOW_MS = 500
 
 
 @dataclass
@@ -33,12 +34,14 @@ class _Item:
     last_ts: int = 0
 
 
-def samples(count: int, *, users: int = 40, items: int = 60, seed: int = 0) -> list[bytes]:
-    """``count`` samples in order of their impressions; who likes what follows a hidden rule."""
+def samples(
+    count: int, *, users: int = 40, items: int = 60, seed: int = 0
+) -> list[tuple[bytes, bytes | None]]:
+    """``count`` impressions, each with its click or without one; who likes what follows a rule."""
     rng = random.Random(seed)
     known_users = [_User(f"u{u}") for u in range(users)]
     known_items = [_Item(f"i{i}") for i in range(items)]
-    made = []
+    made: list[tuple[bytes, bytes | None]] = []
     ts = START_MS
     for n in range(count):
         ts += rng.choice((0, 0, 1000, 2000))
@@ -46,7 +49,8 @@ def samples(count: int, *, users: int = 40, items: int = 60, seed: int = 0) -> l
         user, item = known_users[u], known_items[i]
         likes = (u % 4 == i % 4) or rng.random() < 0.3
         label = int(likes and rng.random() < 0.95)
-        made.append(_wire(n, ts, label, user, item))
+        shown = _shown(n, ts, user, item)
+        made.append((shown, action(shown, ts) if label else None))
         user.expected += (item.clicks + 3.9) / (item.impressions + 5)
         for one in (user, item):
             one.impressions += 1
@@ -59,16 +63,14 @@ def samples(count: int, *, users: int = 40, items: int = 60, seed: int = 0) -> l
     return made
 
 
-def _wire(n: int, ts: int, label: int, user: _User, item: _Item) -> bytes:
+def _shown(n: int, ts: int, user: _User, item: _Item) -> bytes:
     return msgspec.json.encode(
         {
+            "shown_at": ts,
             "request_id": f"r{n:06d}",
             "user_id": user.id,
             "item_id": item.id,
             "ts": ts,
-            "closed_ts": ts + (1 if label else CLOSE_NEGATIVE_MS),
-            "label": label,
-            "weight": 1.0,
             "features": {
                 "user_impressions": user.impressions,
                 "user_clicks": user.clicks,
@@ -85,9 +87,27 @@ def _wire(n: int, ts: int, label: int, user: _User, item: _Item) -> bytes:
                 "item_last_ts": item.last_ts,
             },
             "impression_at": [0, n],
-            "click_at": [0, n] if label else None,
         }
     )
+
+
+def action(shown: bytes, known_ts: int, **changes: Any) -> bytes:
+    """A click on an impression that was known at this time."""
+    of = msgspec.json.decode(shown)
+    record = {
+        "action_at": known_ts + 1,
+        "request_id": of["request_id"],
+        "user_id": of["user_id"],
+        "item_id": of["item_id"],
+        "ts": of["ts"],
+        "action": "click",
+        "action_ts": known_ts,
+        "label": 1,
+        "weight": 1.0,
+        "impression_at": of["impression_at"],
+        "click_at": of["impression_at"],
+    }
+    return msgspec.json.encode({**record, **changes})
 
 
 def catalogue(items: int = 60, users: int = 40) -> Iterator[tuple[str, str, bytes]]:
@@ -101,25 +121,32 @@ def catalogue(items: int = 60, users: int = 40) -> Iterator[tuple[str, str, byte
 
 
 class _Times(msgspec.Struct):
-    closed_ts: int
+    shown_at: int = -1
+    action_at: int = -1
 
 
-def closed_ts(value: bytes) -> int:
-    """When a sample closed."""
-    return msgspec.json.decode(value, type=_Times).closed_ts
+def at(value: bytes) -> int:
+    """When a record takes effect."""
+    times = msgspec.json.decode(value, type=_Times)
+    return max(times.shown_at, times.action_at)
 
 
-def mark(frontier: int) -> bytes:
+def records(made: list[tuple[bytes, bytes | None]]) -> list[bytes]:
+    """Impressions and clicks of :func:`samples` as one list."""
+    return [value for pair in made for value in pair if value is not None]
+
+
+def mark(watermark: int) -> bytes:
     """A mark as the job writes it."""
-    return b'{"frontier":%d}' % frontier
+    return b'{"watermark":%d}' % watermark
 
 
 def partition_log(
     values: list[bytes], *, every: int, seed: int = 0, end: bool = True
 ) -> list[bytes]:
-    """Samples with true marks among them, the samples between two marks in any order."""
+    """Records with true marks among them, the records between two marks in any order."""
     rng = random.Random(seed)
-    ordered = sorted(values, key=closed_ts)
+    ordered = sorted(values, key=at)
     log: list[bytes] = []
     for start in range(0, len(ordered), every):
         part = ordered[start : start + every]
@@ -127,7 +154,7 @@ def partition_log(
         rng.shuffle(part)
         log += part
         if rest:
-            log.append(mark(closed_ts(rest[0]) - 1))
+            log.append(mark(at(rest[0]) - 1))
     if end:
         log.append(mark(START_MS * 2))
     return log

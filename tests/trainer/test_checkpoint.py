@@ -260,8 +260,8 @@ def test_another_format_is_refused(
     folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(folder, 1)
-    monkeypatch.setattr(module, "FORMAT", 3)
-    with pytest.raises(CheckpointError, match="has format 2, this headrace reads 3"):
+    monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
+    with pytest.raises(CheckpointError, match="has format 3, this headrace reads 4"):
         folder.load(SETTINGS)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,11 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.model_inputs import Columns
-from features.samples import Sample
+from features.samples import Shown
 from inttower.publish.published import score
 from inttower.publish.snapshot import ModelSnapshot
-from tests.trainer import synthetic
-from tests.trainer.build import decode
 from tests.trainer.desk import CHAMPION, Desk, floats
 from trainer import deltas as deltas_module
 from trainer.deltas import _chunks, _cost
@@ -24,7 +22,7 @@ from trainer.deltas import _chunks, _cost
 BOTH = pytest.mark.parametrize("desk", ["plus", "state", "two_tower"], indirect=True)
 
 
-def pairs(desk: Desk, samples: Sequence[Sample]) -> tuple[Columns, set[str]]:
+def pairs(desk: Desk, samples: Sequence[Shown]) -> tuple[Columns, set[str]]:
     """Columns of pairs of users and items as they are by now, and which stand behind user rows."""
     users = desk.inputs.statics("user", [s.user_id for s in samples])
     state = desk.learner.models.user_state
@@ -40,16 +38,17 @@ def test_a_delta_carries_what_the_model_has_now_encoded_by_the_base(begun: Desk)
     (delta,) = begun.deltas(start)
     assert (delta.channel, delta.base_version) == (CHAMPION, "000001")
 
-    histories = {i for s in learnt for i in s.features.user_liked}
-    assert histories - {s.item_id for s in learnt}
-    assert set(delta.user_ids) == {s.user_id for s in learnt}
-    assert set(delta.item_ids) == {s.item_id for s in learnt} | histories
-    newest = {s.user_id: s.closed_ts for s in learnt}
-    assert dict(zip(delta.user_ids, delta.user_ts, strict=True)) == newest
-    assert dict(zip(delta.item_ids, delta.item_ts, strict=True)) == {
-        i: max(s.closed_ts for s in learnt if i in {s.item_id, *s.features.user_liked})
-        for i in delta.item_ids
-    }
+    # a step changes the rows of items and histories, and an item's features as soon as it is shown
+    stepped = learnt.stepped
+    items_of_step = {i for s in stepped for i in (s.item_id, *s.features.user_liked)}
+    assert items_of_step - {s.item_id for s in stepped}
+    assert set(delta.item_ids) == items_of_step | {s.item_id for s in learnt.shown}
+    # a label changes the user state at once
+    told = [*learnt.acted, *learnt.taken] if begun.learner.models.user_state else []
+    assert set(delta.user_ids) == {s.user_id for s in [*stepped, *told]}
+    clock = begun.learner.counters.clock
+    for times in (delta.user_ts, delta.item_ts):
+        assert learnt.shown[0].at < min(times) <= max(times) <= clock
 
     users, items = len(delta.user_ids), len(delta.item_ids)
     user_rows, item_rows = floats(delta.user_rows, users), floats(delta.item_rows, items)
@@ -71,7 +70,7 @@ def test_a_version_and_its_deltas_are_the_model_but_for_the_dense_drift(begun: D
     start = begun.end()
     learnt = []
     for _ in range(4):  # several deltas, the later ones over the earlier
-        learnt += begun.learn(100)
+        learnt += begun.learn(100).shown
         begun.publisher.flush()
     got = begun.deltas(start)
     assert len(got) == 4
@@ -131,13 +130,6 @@ def test_a_version_and_its_deltas_are_the_model_but_for_the_dense_drift(begun: D
     assert 0 < drift < before
 
 
-def made_up(count: int, name: Callable[[int], str]) -> list[Sample]:
-    """Samples of that many users and items that no model knows."""
-    sample = decode(synthetic.samples(1)[0])
-    assert isinstance(sample, Sample)
-    return [msgspec.structs.replace(sample, user_id=name(n), item_id=name(n)) for n in range(count)]
-
-
 @pytest.mark.parametrize(
     ("count", "name"),
     [(4_000, "u{}"), (800, "\x01" * 200 + "{}"), (2_000, "語" * 80 + "{}")],
@@ -145,7 +137,9 @@ def made_up(count: int, name: Callable[[int], str]) -> list[Sample]:
 )
 def test_a_big_delta_is_cut_so_that_the_broker_takes_it(begun: Desk, count: int, name: str) -> None:
     start = begun.end()
-    begun.publisher.touch(made_up(count, name.format))
+    some = dict.fromkeys(map(name.format, range(count)), 1)
+    begun.learner.touched.users |= some
+    begun.learner.touched.items |= some
     got = begun.deltas(start)
     assert len(got) > 1
     width = begun.user_rows(["u"]).shape[1]

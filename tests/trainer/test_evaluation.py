@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from inttower.evaluate import figures
-from trainer.evaluation import Evaluation, user_code
+from trainer.learning.evaluation import Evaluation, user_code
 
 # few distinct logits, so that ties are common
 cases = st.lists(
@@ -58,11 +58,9 @@ def test_extreme_logits_stay_finite() -> None:
 def fill(evaluation: Evaluation, start: int, end: int, size: int) -> None:
     for at in range(start, end, size):
         n = np.arange(at, min(at + size, end))
-        evaluation.record(
-            {"a": n.astype(np.float32), "b": -n.astype(np.float32)},
-            (n % 2).astype(np.uint8),
-            [f"u{i % 3}" for i in n],
-        )
+        logits = np.stack([n, -n], axis=1).astype(np.float32)
+        users = np.array([user_code(f"u{i % 3}") for i in n], np.uint64)
+        evaluation.record(logits, (n % 2).astype(np.uint8), users)
 
 
 @given(
@@ -99,6 +97,18 @@ def test_a_restored_ring_goes_on(before: int, after: int, capacities: tuple[int,
     expected = np.arange(before + after - kept, before + after)
     np.testing.assert_array_equal(other.state()["logits"][:, 0], expected)
     assert other.recorded == before + after
+
+
+@given(capacity=st.integers(1, 20), end=st.integers(1, 60), place=st.integers(0, 60))
+def test_a_label_that_comes_late_replaces_the_one_that_was_recorded(
+    capacity: int, end: int, place: int
+) -> None:
+    evaluation = Evaluation(("a", "b"), capacity, window=5)
+    fill(evaluation, 0, end, 7)
+    evaluation.relabel(place, 1 - place % 2)
+    newest = np.arange(max(0, end - capacity), end)
+    expected = np.where(newest == place, 1 - newest % 2, newest % 2)
+    np.testing.assert_array_equal(evaluation.state()["labels"], expected)
 
 
 def test_a_user_has_the_same_code_in_every_process() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from features.logs.movielens_features import MOVIELENS
 from features.samples import features_type
-from trainer.latest_rows import LatestRows
+from trainer.learning.latest_rows import LatestRows
 
 
 def features(count: int) -> msgspec.Struct:

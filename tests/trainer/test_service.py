@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inttower.publish.store import ModelStore
 from settings.settings import Settings
 from tests.trainer import synthetic
-from tests.trainer.build import SMALL
+from tests.trainer.build import SMALL, WARMUP
 from tests.trainer.processes import (
     TrainerProcess,
     feed,
@@ -30,14 +30,14 @@ from tests.trainer.processes import (
 )
 from trainer import trainer_metrics as metrics_module
 from trainer.intake import IntakeFacts
-from trainer.online_learner import MODELS
+from trainer.learning.model_set import MODELS
 from trainer.trainer_loop import _Meta
 from trainer.trainer_metrics import Metrics
 from trainer.trainer_report import Counts, TrainerReport, read_report, report_path
 
 COUNT = 1_000
-VALUES = synthetic.samples(COUNT)
-WARMUP = SMALL["warmup_samples"]
+VALUES = synthetic.records(synthetic.samples(COUNT))
+CLICKS = len(VALUES) - COUNT
 TRAINER = {**SMALL, "preset": "state"}  # everything that has state
 # wall time decides when it writes and sends; here as often as can be
 HASTY = {**TRAINER, "checkpoint_every_s": 0.01, "version_every_s": 0.2, "delta_every_ms": 10}
@@ -113,13 +113,16 @@ def undisturbed(broker: Settings, tmp_path_factory: pytest.TempPathFactory) -> U
 
 def test_it_learns_what_is_on_the_topic_and_tells_it(undisturbed: Undisturbed) -> None:
     report, warmup = undisturbed.report, WARMUP
-    assert report.samples == Counts(seen=COUNT, learnt=COUNT, warmup=warmup)
+    queued = (COUNT - warmup) - SMALL["batch_samples"] * report.batches
+    assert 0 <= queued == report.samples.queued < SMALL["batch_samples"]
+    # what is queued is open
+    assert report.samples == whole(queued, undisturbed.report.samples.open)
+    assert queued <= report.samples.open < COUNT
     assert report.offsets == {0: undisturbed.records}
-    assert (report.lag, report.frontier) == (0, END)
-    assert report.last_closed_ts == max(map(synthetic.closed_ts, VALUES))
+    assert (report.lag, report.watermark) == (0, END)
+    assert report.newest_at == max(map(synthetic.at, VALUES)) // 1000 * 1000
     assert report.evaluated == COUNT - warmup
     assert report.ids == {"user": 40, "item": 60}
-    assert report.batches >= (COUNT - warmup) / SMALL["batch_samples"]
     assert report.models.keys() == set(MODELS)
     for found in report.models.values():
         assert found["all"] == found["window"]  # it is wider than all there is
@@ -143,7 +146,7 @@ def test_metrics_show_what_the_report_tells(undisturbed: Undisturbed) -> None:
     assert shown[f"{p}batches"] == shown[f"{p}batch_seconds_count"] == report.batches
     assert shown[f"{p}batch_seconds_sum"] > 0
     assert shown[f"{p}loss"] == report.loss
-    assert shown[f"{p}frontier_seconds"] == END / 1000
+    assert shown[f"{p}watermark_seconds"] == END / 1000
     assert shown[f"{p}ids user"] == report.ids["user"]
     assert shown[f"{p}versions_total champion"] == shown[f"{p}versions_total frozen"] == 1
     assert shown[f"{p}deltas_total champion"] >= 1
@@ -174,11 +177,25 @@ def test_sigterm_ends_it_with_a_checkpoint(undisturbed: Undisturbed) -> None:
     assert last.number == undisturbed.report.checkpoint == 2
     assert facts(undisturbed.settings) == IntakeFacts(
         offsets={0: undisturbed.records},
-        frontiers={0: END},
+        watermarks={0: END},
         released=END,
         seen=COUNT,
+        actions=CLICKS,
+        refused=0,
         repeated=0,
         behind=0,
+    )
+
+
+def whole(queued: int, still_open: int) -> Counts:
+    """What a trainer counts that has learnt all."""
+    return Counts(
+        seen=COUNT,
+        learnt=COUNT,
+        warmup=WARMUP,
+        actions=CLICKS,
+        queued=queued,
+        open=still_open,
     )
 
 
@@ -192,7 +209,7 @@ def kill_while_it_warms_up(trainer: TrainerProcess, log: list[bytes], rng: rando
     """While it collects, while it fits (by both signals), and about its first checkpoint."""
     feed(trainer.settings, log[:300])
     trainer.start()
-    until(lambda: trainer.report.samples.waiting > 200, "samples are collected")
+    until(lambda: trainer.report.samples.waiting > 100, "samples are collected")
     trainer.kill()
     feed(trainer.settings, log[300:])
     trainer.start()
@@ -238,9 +255,9 @@ def test_no_kill_changes_what_is_learnt(cluster: Settings, undisturbed: Undistur
     rng = random.Random(time.time_ns())  # no kill at any time may matter
     make_topics(settings)
     log = synthetic.partition_log(VALUES, every=25, seed=1)
-    parts = [log[at : at + 50] for at in range(540, len(log), 50)]
+    parts = [log[at : at + 80] for at in range(700, len(log), 80)]
     with TrainerProcess(settings) as trainer:
-        kill_while_it_warms_up(trainer, log[:540], rng)
+        kill_while_it_warms_up(trainer, log[:700], rng)
         while not kill_while_it_saves(trainer, parts.pop(0)):
             pass
         restored = [kill_anywhere(trainer, parts.pop(0), rng) for _ in range(3)]
@@ -252,7 +269,7 @@ def test_no_kill_changes_what_is_learnt(cluster: Settings, undisturbed: Undistur
         trainer.learns(COUNT)
         report = trainer.report
         trainer.stop()
-    assert report.samples == Counts(seen=COUNT, learnt=COUNT, warmup=WARMUP)
+    assert report.samples == undisturbed.report.samples
     assert_learnt_once(settings, undisturbed)
     # the versions, too, are those of one run
     assert ModelStore(settings.store_url).versions("frozen") == ["000001"]
@@ -271,14 +288,14 @@ def test_partitions_and_their_interleaving_change_nothing(
     with TrainerProcess(settings) as trainer:
         trainer.start()
         feed(settings, big, partition=0)
-        feed(settings, small[:200], partition=1)
+        feed(settings, small[:300], partition=1)
         # one has told all, the other has not: what waits for it outlives a restart
         trainer.learns(WARMUP)
         until(lambda: trainer.report.samples.waiting > 100, "samples wait")
         trainer.stop()
-        assert facts(settings).offsets == {0: len(big), 1: 200}
+        assert facts(settings).offsets == {0: len(big), 1: 300}
         trainer.start()
-        feed(settings, small[200:], partition=1)
+        feed(settings, small[300:], partition=1)
         trainer.learns(COUNT)
         trainer.stop()
     assert_learnt_once(settings, undisturbed)
@@ -297,17 +314,37 @@ def test_a_second_trainer_on_one_state_folder_is_refused(cluster: Settings) -> N
         first.stop()
 
 
-def test_a_foreign_record_ends_it_with_its_place_and_the_cure(cluster: Settings) -> None:
-    settings = cluster.with_changes(flink={"parallelism": 2})
+def test_records_that_cannot_be_learnt_from_are_set_aside_and_the_rest_is_learnt(
+    cluster: Settings, undisturbed: Undisturbed
+) -> None:
+    settings = cluster.with_changes(trainer=HASTY, flink={"parallelism": 2})
     make_topics(settings)
     foreign = msgspec.json.decode(VALUES[0])
     del foreign["features"]["user_clicks"]
-    feed(settings, [*VALUES[:3], msgspec.json.encode(foreign)], partition=1)
+    huge = VALUES[0].replace(b'"item_first_ts":0', b'"item_first_ts":%d' % 10**18)
+    assert huge != VALUES[0]
+    poisoned = [
+        msgspec.json.encode(foreign),
+        VALUES[0].replace(b'"ts":', b'"score":1e400,"ts":', 1),
+        huge,
+        b"\xff",
+        b"{",
+        synthetic.action(VALUES[0], synthetic.START_MS, weight=-1.0),
+        synthetic.action(VALUES[0], synthetic.START_MS, label=2),
+        b'{"watermark":null}',
+    ]
+    feed(settings, [*poisoned, synthetic.mark(END)], partition=1)
+    feed(settings, synthetic.partition_log(VALUES, every=50))
     with TrainerProcess(settings) as trainer:
         trainer.start()
-        assert trainer.wait() == 1
-        assert "partition 1, offset 3" in trainer.log
+        trainer.learns(COUNT)
+        trainer.stop()
+        report = trainer.report
+        # 1, 2, 4, 8, not each
+        assert trainer.log.count("set aside") == 4
+        assert "partition 1, offset 0" in trainer.log
         assert "user_clicks" in trainer.log
         assert "headrace reset, then replay" in trainer.log
         assert "Traceback" not in trainer.log
-    assert newest(settings) is None
+    assert report.samples.refused == len(poisoned)
+    assert learnt_bytes(settings) == undisturbed.learnt

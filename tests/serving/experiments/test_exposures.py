@@ -14,22 +14,28 @@ from settings.settings import Settings
 from streaming.kafka.client import create_topics
 from streaming.kafka.topics import SAMPLES
 
+WINDOW = 500
 
-def sample(user: str, *, ts: int, label: int = 0, variant: str | None = "a") -> dict[str, Any]:
+
+def shown(number: int, user: str, *, at: int, experiment: str | None = "e") -> dict[str, Any]:
     return {
+        "shown_at": at,
         "request_id": f"r{user}",
         "user_id": user,
         "item_id": "i",
-        "ts": ts,
-        "closed_ts": ts,
-        "label": label,
-        "weight": 1.0,
+        "ts": at,
         "features": {},
-        "variant": variant,
+        "impression_at": [0, number],
+        "experiment": experiment,
+        "variant": "a" if experiment else None,
         "score": 0.25,
         "propensity": 0.5,
-        "frontier": None,
+        "watermark": None,
     }
+
+
+def action(number: int, *, at: int, label: int = 1) -> dict[str, Any]:
+    return {"action_at": at, "label": label, "impression_at": [0, number]}
 
 
 def write(settings: Settings, records: list[dict[str, Any] | bytes], *, commit: bool) -> None:
@@ -49,31 +55,40 @@ def write(settings: Settings, records: list[dict[str, Any] | bytes], *, commit: 
     client.close()
 
 
-def test_only_committed_samples_with_a_variant_count(cluster: Settings) -> None:
+def test_what_counts_is_committed_of_the_experiment_and_past_its_window(cluster: Settings) -> None:
     create_topics(cluster)
-    write(cluster, [sample("early", ts=5), sample("u1", ts=10, label=1)], commit=True)
-    write(cluster, [sample("aborted", ts=20)], commit=False)
-    write(cluster, [sample("u2", ts=30), sample("u3", ts=40, variant=None)], commit=True)
-    write(cluster, [{"frontier": 50}], commit=True)
-    assert list(collect(cluster, start_ms=10)) == [
-        Exposure("u1", "a", 0.25, 1, 0.5),
-        Exposure("u2", "a", 0.25, 0, 0.5),
+    settings = cluster.with_changes(log={"attribution_ms": WINDOW})
+    early = [shown(0, "early", at=5), shown(1, "u1", at=10), action(1, at=12)]
+    write(settings, [*early, shown(2, "of another", at=11, experiment="f")], commit=True)
+    write(settings, [shown(3, "aborted", at=20)], commit=False)
+    late = [
+        shown(4, "u2", at=30),
+        action(4, at=31, label=0),
+        shown(5, "no", at=30, experiment=None),
     ]
+    # both are shown by now, one is clicked already: neither counts before its window has passed
+    young = [shown(6, "u3", at=40), action(6, at=41), shown(7, "u4", at=40)]
+    write(settings, [*late, *young, {"watermark": 40 + WINDOW}], commit=True)
+    expected = [Exposure("u1", "a", 0.25, 1, 0.5), Exposure("u2", "a", 0.25, 0, 0.5)]
+    assert list(collect(settings, "e", start_ms=10)) == expected
+    write(settings, [{"watermark": 41 + WINDOW}], commit=True)
+    expected += [Exposure("u3", "a", 0.25, 1, 0.5), Exposure("u4", "a", 0.25, 0, 0.5)]
+    assert list(collect(settings, "e", start_ms=10)) == expected
     halves = (Variant("a", "champion", 0.5), Variant("b", "frozen", 0.5))
-    result = experiment_report(cluster, Experiment("e", halves, start_ms=10))
+    result = experiment_report(settings, Experiment("e", halves, start_ms=10))
     assert [(v.name, v.ctr.exposures, v.ctr.clicks) for v in result.variants] == [
-        ("a", 2, 1),
+        ("a", 4, 2),
         ("b", 0, 0),
     ]
 
 
 def test_no_samples_yet(cluster: Settings) -> None:
     create_topics(cluster)
-    assert list(collect(cluster)) == []
+    assert list(collect(cluster, "e")) == []
 
 
 def test_a_foreign_record_is_named(cluster: Settings) -> None:
     create_topics(cluster)
     write(cluster, [b"{"], commit=True)
     with pytest.raises(EventError, match="offset 0"):
-        list(collect(cluster))
+        list(collect(cluster, "e"))

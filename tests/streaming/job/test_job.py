@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from features.declaration import Entity
-from features.log_arrays import LogArrays, load
 from features.logs.movielens_features import MOVIELENS
-from features.offline import OfflineFeatures
-from features.samples import Sample
+from features.samples import Action
 from settings.errors import JobError
 from settings.settings import Settings
 from streaming.job.flink_checkpoints import newest_checkpoint, prune_checkpoints
@@ -21,64 +20,90 @@ from streaming.job.flink_job import check_start, statements
 from streaming.kafka.client import create_topics
 from streaming.kafka.topics import SAMPLES
 from streaming.kafka.writer import Writer
-from streaming.logs import EventLog
 from streaming.replay.replayer import Replayer
-from tests.streaming.job_process import JobProcess, samples, until
+from tests.streaming.expected_job import Arrived, Expected, expected_of
+from tests.streaming.job_process import JobProcess, dead_letters, samples, until
+from tests.streaming.live_traffic import arrived, live_settings, send, traffic
 from tests.streaming.made_up import made_up_log
 
 # 55 minutes: events leave the window of a sitting
 LOG = made_up_log(2_000, pace=5)
 
 
-def independent(log: EventLog) -> dict[tuple[str, str], tuple[int, int, tuple[Any, ...]]]:
-    """Time, label and features of each pair of user and item, computed without Flink or Kafka."""
-    arrays = load(log, MOVIELENS)
-    history, shown = OfflineFeatures(MOVIELENS, arrays), arrays.impressions
-    columns: dict[str, list[Any]] = {}
-    sides: tuple[tuple[Entity, Any], ...] = (("user", shown.users), ("item", shown.items))
-    for entity, codes in sides:
-        found = history.values(entity, codes, shown.ts)
-        for feature, value in zip(MOVIELENS.of_entity(entity), found, strict=True):
-            columns[feature.name] = _plain(value, arrays)
-    made = {}
-    for row in range(len(arrays)):
-        pair = arrays.user_ids[shown.users[row]], arrays.item_ids[shown.items[row]]
-        features = tuple(columns[f.name][row] for f in MOVIELENS.streaming)
-        made[pair] = (int(shown.ts[row]), int(arrays.labels[row]), features)
-    return made
+def compare(settings: Settings, arrived: list[Arrived]) -> None:
+    """All that the job wrote is what its rules say of these records."""
+    wanted = expected_of(arrived, MOVIELENS, settings)
+    found = Expected()
+    for sample in samples(settings):
+        if isinstance(sample, Action):
+            assert sample.click_at not in found.actions
+            found.actions[sample.click_at] = (
+                sample.action_at,
+                sample.request_id,
+                sample.user_id,
+                sample.item_id,
+                sample.ts,
+                sample.action,
+                sample.action_ts,
+                sample.label,
+                sample.weight,
+                sample.value,
+                sample.impression_at,
+            )
+        else:
+            assert sample.impression_at not in found.shown
+            found.shown[sample.impression_at] = (
+                sample.shown_at,
+                sample.request_id,
+                sample.user_id,
+                sample.item_id,
+                sample.ts,
+                sample.position,
+                sample.experiment,
+                sample.variant,
+                sample.model,
+                sample.version,
+                sample.score,
+                sample.propensity,
+                sample.context,
+                tuple(
+                    tuple(value) if isinstance(value, tuple) else value
+                    for value in (getattr(sample.features, f.name) for f in MOVIELENS.streaming)
+                ),
+            )
+    values = {(record.topic, record.place): record.value for record in arrived}
+    for letter in dead_letters(settings):
+        place = (letter["topic"], (letter["partition"], letter["offset"]))
+        assert place not in found.letters
+        found.letters[place] = letter["reason"]
+        assert b64decode(letter["value"]) == values[place]
+    assert differing(found.letters, wanted.letters) == []
+    assert differing(found.actions, wanted.actions) == []
+    assert differing(found.shown, wanted.shown) == []
 
 
-def _plain(value: Any, arrays: LogArrays) -> list[Any]:
-    if value.ndim == 1:
-        return list(value.tolist())
-    return [tuple(arrays.item_ids[code] for code in row if code >= 0) for row in value]
+def differing(found: dict[Any, Any], wanted: dict[Any, Any]) -> list[tuple[Any, Any, Any]]:
+    """The first few that are not equal."""
+    keys = sorted(found.keys() | wanted.keys())
+    return [
+        (key, found.get(key), wanted.get(key)) for key in keys if found.get(key) != wanted.get(key)
+    ][:3]
 
 
-def as_compared(found: list[Sample]) -> dict[tuple[str, str], tuple[int, int, tuple[Any, ...]]]:
-    made = {}
-    for sample in found:
-        features = tuple(
-            tuple(value) if isinstance(value, tuple) else value
-            for value in (getattr(sample.features, f.name) for f in MOVIELENS.streaming)
-        )
-        made[sample.user_id, sample.item_id] = (sample.ts, sample.label, features)
-    return made
-
-
-@pytest.mark.timeout(240)
-def test_killed_and_stopped_on_the_way_each_sample_comes_once_with_the_right_features(
+@pytest.mark.timeout(900)
+def test_killed_and_stopped_on_the_way_a_replay_leaves_each_sample_once(
     cluster: Settings,
 ) -> None:
     create_topics(cluster)
     half = LOG.index_at(int(np.mean(LOG.span)))
     with JobProcess(cluster) as job:
         Replayer(cluster, LOG, stop=half).run()
-        until(lambda: newest_checkpoint(_checkpoints(cluster)) is not None, 60, "a checkpoint")
+        until(lambda: newest_checkpoint(_checkpoints(cluster)) is not None, 300, "a checkpoint")
         job.kill()
         job.start()
         Replayer(cluster, LOG).run()
-        until(lambda: len(samples(cluster)) > half // 2, 60, "samples")
-        until(job.runs, 60, "the job runs")
+        until(lambda: len(samples(cluster)) > half // 2, 300, "samples")
+        until(job.runs, 200, "the job runs")
         assert niceness(job) == {cluster.flink.niceness}
         # a clean stop: it goes on from the savepoint
         assert job.stop() == 0
@@ -87,11 +112,38 @@ def test_killed_and_stopped_on_the_way_each_sample_comes_once_with_the_right_fea
         sums = job.settled()
     impressions = sum(1 for event in LOG.events() if not hasattr(event, "event_id"))
     assert sums.balances
-    assert sums.impressions["samples"] == sums.impressions["produced"] == impressions
-    assert sums.clicks["joined"] == sums.clicks["produced"] == LOG.count - impressions
-    found = samples(cluster)
-    assert len(found) == len({s.request_id for s in found}) == impressions
-    assert as_compared(found) == independent(LOG)
+    assert sums.impressions["shown"] == sums.impressions["produced"] == impressions
+    assert sums.clicks["actions"] == sums.clicks["produced"] == LOG.count - impressions
+    assert sums.late["events"] == 0
+    compare(cluster, arrived(cluster))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("parallelism", "backend"), [(1, "hashmap"), (2, "rocksdb")])
+def test_late_repeated_early_and_broken_events_each_cost_themselves_only(
+    cluster: Settings, parallelism: int, backend: str
+) -> None:
+    settings = live_settings(cluster).with_changes(
+        flink={"parallelism": parallelism, "state_backend": backend}
+    )
+    create_topics(settings)
+    sent = traffic(shown=900, seed=1)
+    with JobProcess(settings) as job:
+        send(settings, sent[: len(sent) // 2], close=False)
+        until(lambda: len(samples(settings)) > len(sent) // 8, 300, "samples")
+        job.kill()
+        job.start()
+        send(settings, sent[len(sent) // 2 :], close=True)
+        sums = job.settled()
+    compare(settings, arrived(settings))
+    wanted = expected_of(arrived(settings), MOVIELENS, settings)
+    assert sums.balances
+    assert sums.clicks["features_only"] == wanted.features_only > 0
+    assert sums.reasons == Counter(wanted.letters.values())
+    assert {"duplicate", "unmatched", "repeated", "too_late", "unknown_action"} <= {*sums.reasons}
+    assert {"malformed_json", "missing_field", "time_in_future", "wrong_type"} <= {*sums.reasons}
+    assert sums.late["events"] > len(sent) // 20
+    assert sums.late["p50_ms"] < sums.late["p95_ms"] <= sums.late["max_ms"]
 
 
 def niceness(job: JobProcess) -> set[int]:
@@ -107,21 +159,6 @@ def niceness(job: JobProcess) -> set[int]:
 
 def _checkpoints(settings: Settings) -> str:
     return (settings.state.absolute() / "flink" / "checkpoints").as_uri()
-
-
-@pytest.mark.timeout(240)
-def test_another_speed_parallelism_and_state_backend_give_the_same_samples(
-    cluster: Settings,
-) -> None:
-    twofold = cluster.with_changes(flink={"parallelism": 2, "state_backend": "rocksdb"})
-    create_topics(twofold)
-    log = made_up_log(600, pace=5)
-    span_s = (log.span[1] - log.span[0]) / 1000
-    with JobProcess(twofold) as job:
-        Replayer(twofold, log, speed=span_s / 5).run()
-        sums = job.settled()
-    assert sums.balances
-    assert as_compared(samples(twofold)) == independent(log)
 
 
 def test_a_start_over_samples_without_a_checkpoint_is_refused(cluster: Settings) -> None:

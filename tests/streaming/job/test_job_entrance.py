@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from features.samples import Action, Shown
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.events import Click, Impression, TimeMark, decode_event, encode
@@ -22,6 +23,7 @@ from streaming.kafka.client import create_topics, producer
 from tests.streaming.job_process import JobProcess, dead_letters, samples
 
 T = 978_300_760_000
+SETTINGS = Settings().with_changes(log={"actions": {"click": {"label": 1}, "open": {"label": 1}}})
 Fields = dict[str, Any]
 KINDS: dict[str, type[Any]] = {topics.IMPRESSIONS: Impression, topics.CLICKS: Click}
 # reasons that the stages behind the entrance give
@@ -61,6 +63,22 @@ CHANGES: list[Fields] = [
     {"variant": 7},
     {"context": []},
     {"campaign": {"a": [1]}, "more": "fields"},
+    {"score": 1e300, "context": {"score": 1e300, "n": 10**18, "x": "Infinity"}},
+    {"context": {"list": ["a", "b"], "on": True, "text": 'a,":{}"é', "none": None}},
+    {"time_mark": None},
+    {"time_mark": T},
+    {"action": "open"},
+    {"action": "laugh"},
+    {"action": ""},
+    {"action": 'quo"te'},
+    {"position": 2**63 - 1},
+    {"position": 2**63},
+    {"ts": 2**63},
+    {"ts": 10**400},
+    {"ts": T - 86_400_000},
+    {"ts": T - 86_400_001},
+    {"ts": T + 600_000},
+    {"ts": T + 600_001},
     {"ts": -1},
     {"ts": 0},
     {"ts": 978_300_760},
@@ -86,8 +104,26 @@ FORMS: list[Callable[[str], str]] = [
     lambda text: text.replace('"ts":', '"ts":0'),
     lambda text: text[:-1] + ',"value":01,"position":01}',
     lambda text: text[:-1] + ',"value":1E2,"more":-0.0e+7}',
+    lambda text: text[:-1] + ',"value":1e400,"propensity":-1e999}',
+    lambda text: text[:-1] + ',"context":{"a":[1e400]}}',
+    lambda text: text[:-1] + ',"context":{"a":1' + "0" * 400 + "}}",
+    lambda text: text[:-1] + ',"context":{"a":1e400}',
+    lambda text: text[:-1] + ',"more":1e400}',
 ]
-BYTES = [b"", b"{", b"[]", b"5", b"null", b'{"a":1}x', b"\xff\xfe", b'{"ts":NaN}', b"[" * 10_000]
+BYTES = [
+    b'{"time_mark":5}',
+    b'{"time_mark":1e15}',
+    b'{"time_mark": 978300760000}',
+    b"",
+    b"{",
+    b"[]",
+    b"5",
+    b"null",
+    b'{"a":1}x',
+    b"\xff\xfe",
+    b'{"ts":NaN}',
+    b"[" * 10_000,
+]
 
 
 @dataclass(frozen=True)
@@ -124,9 +160,8 @@ def _records() -> list[Record]:
 
 
 def _damaged(draw: random.Random, text: str) -> str:
-    """With a character less, more or another; not in the time, which would move the watermark."""
-    digits = range(text.index(str(T)), text.index(str(T)) + len(str(T)) + 1)
-    place = draw.choice([k for k in range(len(text)) if k not in digits])
+    """With a character less, more or another."""
+    place = draw.randrange(len(text))
     put: str = draw.choice(["", *'{}[]":,\\ 0x\n\x00é'])
     return f"{text[:place]}{put}{text[place + draw.choice([0, 1]) :]}"
 
@@ -134,7 +169,12 @@ def _damaged(draw: random.Random, text: str) -> str:
 def _outcome(record: Record) -> str | Impression | Click | TimeMark:
     try:
         event: Impression | Click | TimeMark = decode_event(
-            KINDS[record.topic], record.value, record_ms=T
+            KINDS[record.topic],
+            record.value,
+            record_ms=T,
+            max_ahead_ms=SETTINGS.flink.max_ahead_ms,
+            max_late_ms=SETTINGS.flink.max_late_ms,
+            actions=SETTINGS.log.actions,
         )
     except EventError as error:
         return str(error.reason)
@@ -145,6 +185,7 @@ def _outcome(record: Record) -> str | Impression | Click | TimeMark:
 def test_the_job_refuses_what_the_decoder_refuses_and_reads_what_it_reads(
     cluster: Settings,
 ) -> None:
+    cluster = cluster.with_changes(log={"actions": SETTINGS.log.actions})
     create_topics(cluster)
     records = _records()
     # clicks that only their request id brings to an impression shown before another
@@ -158,10 +199,12 @@ def test_the_job_refuses_what_the_decoder_refuses_and_reads_what_it_reads(
         for r in records
     ]
     places = [(r.topic, f.get(30).offset) for r, f in zip(records, sent, strict=True)]
-    end = encode(TimeMark(time_mark=T + 3_600_000))
-    for topic in KINDS:
-        for partition in range(cluster.kafka.partitions):
-            writer.send(cluster.topic(topic), end, partition=partition, timestamp_ms=T)
+    over = T + cluster.flink.deadline_ms + 3_600_000
+    for behind in range(3):
+        end = encode(TimeMark(time_mark=over + behind))
+        for topic in KINDS:
+            for at in range(cluster.kafka.partitions):
+                writer.send(cluster.topic(topic), end, partition=at, timestamp_ms=over + behind)
     writer.flush()
     with JobProcess(cluster) as job:
         sums = job.settled(180)
@@ -173,8 +216,9 @@ def test_the_job_refuses_what_the_decoder_refuses_and_reads_what_it_reads(
         for letter in dead_letters(cluster)
         if letter["reason"] not in BEHIND
     }
-    found = {sample.impression_at[1]: sample for sample in samples(cluster)}
-    names = ("request_id", "user_id", "item_id", "ts", *FULL)
+    found = {s.impression_at[1]: s for s in samples(cluster) if isinstance(s, Shown)}
+    acted = {s.click_at[1]: s for s in samples(cluster) if isinstance(s, Action)}
+    names = ("request_id", "user_id", "item_id", "ts", "context", *FULL)
     wrong = []
     for record, place in zip(records, places, strict=True):
         wanted = _outcome(record)
@@ -186,5 +230,6 @@ def test_the_job_refuses_what_the_decoder_refuses_and_reads_what_it_reads(
             if read != {name: getattr(wanted, name) for name in names}:
                 wrong.append((record.value[:300], wanted, str(read)))
     assert not wrong, "\n".join(map(str, wrong))
-    labels = {s.request_id: s.label for s in found.values() if s.user_id == "u"}
-    assert labels == {"r0": 1, "r1": 0}
+    assert [(a.request_id, a.action) for a in acted.values() if a.user_id == "u"] == [
+        ("r0", "open")
+    ]

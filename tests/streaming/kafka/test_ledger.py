@@ -17,10 +17,12 @@ from settings.settings import Settings
 from streaming.events import Click, DeadLetter, Impression, TimeMark, encode
 from streaming.kafka import ledger, span, topics
 from streaming.kafka.client import create_topics, delete_topics, producer
-from streaming.kafka.ledger import Sums, count_events
+from streaming.kafka.ledger import count_events
+from streaming.kafka.sums import Sums
+from streaming.kafka.time_marks import EVENT_TOPICS
 
 T = 978_300_760_000
-NEEDED = (topics.IMPRESSIONS, topics.CLICKS, topics.SAMPLES, topics.DEAD_LETTERS)
+NEEDED = (*EVENT_TOPICS, topics.RANKINGS, topics.SAMPLES, topics.DEAD_LETTERS)
 Place = tuple[int, int]
 
 
@@ -36,49 +38,53 @@ class Topics:
     def close(self) -> None:
         self._producer.close()
 
-    def put(self, topic: str, value: bytes | None, partition: int = 0) -> Place:
+    def put(self, topic: str, value: bytes | None, partition: int = 0, known: int = T + 5) -> Place:
         """Write one record; where it lies."""
         name = self.settings.topic(topic)
-        at = self._producer.send(name, value, key=b"k", partition=partition).get(10)
+        at = self._producer.send(
+            name, value, key=b"k", partition=partition, timestamp_ms=known
+        ).get(10)
         return at.partition, at.offset
 
-    def impression(self, ts: int = T, partition: int = 0) -> Place:
-        event = Impression(request_id="r", user_id="u", item_id="i", ts=ts)
+    def impression(self, ts: int = T, partition: int = 0, request: str = "r") -> Place:
+        event = Impression(request_id=request, user_id="u", item_id="i", ts=ts)
         return self.put(topics.IMPRESSIONS, encode(event), partition)
 
-    def click(self, ts: int = T, partition: int = 0) -> Place:
-        event = Click(event_id="e", user_id="u", item_id="i", ts=ts)
+    def click(self, ts: int = T, partition: int = 0, action: str | None = None) -> Place:
+        event = Click(event_id="e", user_id="u", item_id="i", ts=ts, action=action)
         return self.put(topics.CLICKS, encode(event), partition)
 
     def event(self, topic: str, ts: int = T, partition: int = 0) -> Place:
         return (self.impression if topic == topics.IMPRESSIONS else self.click)(ts, partition)
 
     def marks(self, ts: int) -> None:
-        for topic in (topics.IMPRESSIONS, topics.CLICKS):
+        for topic in EVENT_TOPICS:
             for partition in range(self.settings.kafka.partitions):
                 self.put(topic, encode(TimeMark(time_mark=ts)), partition)
 
-    def sample(self, impression: Place, click: Place | None = None, partition: int = 0) -> None:
-        self.put(topics.SAMPLES, sample(impression, click), partition)
+    def shown(self, impression: Place, partition: int = 0) -> None:
+        self.put(topics.SAMPLES, shown(impression), partition)
 
-    def frontier(self, ts: int, *partitions: int) -> None:
+    def acted(self, impression: Place, click: Place, partition: int = 0) -> None:
+        fields = {"action_at": T + 6, "impression_at": impression, "click_at": click}
+        self.put(topics.SAMPLES, msgspec.json.encode(fields), partition)
+
+    def watermark(self, ts: int, *partitions: int) -> None:
         for partition in partitions or range(self.settings.flink.parallelism):
-            self.put(topics.SAMPLES, b'{"frontier":%d}' % ts, partition)
+            self.put(topics.SAMPLES, b'{"watermark":%d}' % ts, partition)
 
     def letter(self, topic: str, at: Place, reason: str) -> None:
         self.put(topics.DEAD_LETTERS, letter(topic, at, reason))
 
 
-def sample(impression: Place, click: Place | None = None) -> bytes:
+def shown(impression: Place) -> bytes:
     fields: dict[str, Any] = {
+        "shown_at": T,
         "request_id": "r",
         "ts": T,
-        "label": 0,
         "features": {"user_clicks": 3},
+        "impression_at": impression,
     }
-    fields["impression_at"] = impression
-    if click is not None:
-        fields["click_at"] = click
     return msgspec.json.encode(fields)
 
 
@@ -89,7 +95,8 @@ def letter(topic: str, at: Place, reason: str) -> bytes:
 
 @pytest.fixture
 def written(cluster: Settings) -> Iterator[Topics]:
-    made = Topics(cluster.with_changes(flink={"parallelism": 2}))
+    actions = {"click": {"label": 1}, "open": {}}
+    made = Topics(cluster.with_changes(flink={"parallelism": 2}, log={"actions": actions}))
     yield made
     made.close()
 
@@ -102,36 +109,71 @@ def test_each_event_is_found_in_one_sum(written: Topics) -> None:
     w = written
     w.marks(T - 1)
     clicked, joined = w.impression(partition=1), w.click(partition=1)
-    ignored, late, broken = w.impression(), w.impression(), w.put(topics.IMPRESSIONS, b"\xff{")
-    w.impression(T + 9_000)  # open
-    lying_mark = w.put(topics.IMPRESSIONS, encode(TimeMark(time_mark=-5)))
+    ignored, twice, broken = w.impression(), w.impression(), w.put(topics.IMPRESSIONS, b"\xff{")
+    w.impression()  # open
+    no_mark = w.put(topics.IMPRESSIONS, b'{"time_mark":null}')
     unmatched, repeated, too_late, nothing = w.click(), w.click(), w.click(), w.click(partition=1)
-    w.click(T + 9_000, partition=1)  # open
+    w.click(partition=1)  # open
+    w.click(action="open")  # for features only, once its time has passed
     w.marks(T + 10)
-    w.sample(clicked, joined)
-    w.sample(ignored, partition=1)
-    w.letter(topics.IMPRESSIONS, late, "late")
+    w.shown(clicked)
+    w.acted(clicked, joined, partition=1)
+    w.shown(ignored, partition=1)
+    w.letter(topics.IMPRESSIONS, twice, "duplicate")
     w.letter(topics.IMPRESSIONS, broken, "malformed_json")
-    w.letter(topics.IMPRESSIONS, lying_mark, "time_negative")
+    w.letter(topics.IMPRESSIONS, no_mark, "missing_field")
     w.letter(topics.CLICKS, unmatched, "unmatched")
     w.letter(topics.CLICKS, repeated, "repeated")
-    w.letter(topics.CLICKS, too_late, "late")
+    w.letter(topics.CLICKS, too_late, "too_late")
     w.letter(topics.CLICKS, nothing, "bad_id")
-    w.frontier(T + 5_000)
+    w.watermark(T)
     sums = count(w)
-    assert sums.to_json() == {
-        "impressions": {"produced": 6, "samples": 2, "open": 1, "late": 1, "dead_letters": 2},
+    expected = {
+        "impressions": {"produced": 6, "shown": 2, "open": 1, "duplicate": 1, "dead_letters": 2},
         "clicks": {
-            **{"produced": 6, "joined": 1, "open": 1},
-            **{"unmatched": 1, "repeated": 1, "late": 1, "dead_letters": 1},
+            **{"produced": 7, "actions": 1, "features_only": 0, "open": 2},
+            **{"unmatched": 1, "repeated": 1, "dead_letters": 2},
         },
         "reasons": {
-            **{"late": 2, "malformed_json": 1, "time_negative": 1},
-            **{"unmatched": 1, "repeated": 1, "bad_id": 1},
+            **{"duplicate": 1, "malformed_json": 1, "missing_field": 1},
+            **{"unmatched": 1, "repeated": 1, "too_late": 1, "bad_id": 1},
         },
         "overdue": 0,
+        "late": {"events": 0, "p50_ms": 0, "p95_ms": 0, "max_ms": 0},
+        "rankings": {"written": 0, "without_impression": 0},
         "balances": True,
     }
+    assert sums.to_json() == expected
+    w.watermark(over(w, topics.CLICKS))
+    sums = count(w)
+    assert (sums.clicks["features_only"], sums.clicks["open"]) == (1, 1)
+    assert sums.overdue == 2
+
+
+def over(written: Topics, topic: str) -> int:
+    """The watermark by which an event that arrived at T + 5 must have become something."""
+    flink = written.settings.flink
+    due = T + 5 + flink.out_of_orderness_ms
+    return due if topic == topics.IMPRESSIONS else due + flink.deadline_ms
+
+
+def test_late_events_are_counted_by_how_late_they_were(written: Topics) -> None:
+    slack = written.settings.flink.out_of_orderness_ms
+    for behind in [slack - 5, 60_000, 60_000, 3_600_000]:
+        written.impression(T - behind)
+    written.put(topics.CLICKS, b'{"ts":1%s}' % (b"0" * 400))
+    late = count(written).late
+    assert late == {"events": 3, "p50_ms": 65_536, "p95_ms": 3_600_005, "max_ms": 3_600_005}
+
+
+def test_rankings_of_which_nothing_was_shown_are_counted(written: Topics) -> None:
+    for request in ("shown", "shown twice", "not", "later"):
+        written.put(topics.RANKINGS, msgspec.json.encode({"request_id": request, "items": []}))
+    for request in ("shown", "shown twice", "shown twice", "never ranked"):
+        written.impression(request=request)
+    assert count(written).rankings == {"written": 4, "without_impression": 2}
+    written.impression(request="later")
+    assert count(written).rankings == {"written": 4, "without_impression": 1}
 
 
 class Fates:
@@ -141,10 +183,10 @@ class Fates:
         self._written = written
         self._rng = rng
         self._open: list[tuple[str, Place]] = []
-        self.impressions = Counter(produced=0, samples=0, open=0, late=0, dead_letters=0)
+        self.impressions = Counter(produced=0, shown=0, open=0, duplicate=0, dead_letters=0)
         self.clicks = Counter(
-            **{"produced": 0, "joined": 0, "open": 0},
-            **{"unmatched": 0, "repeated": 0, "late": 0, "dead_letters": 0},
+            **{"produced": 0, "actions": 0, "features_only": 0, "open": 0},
+            **{"unmatched": 0, "repeated": 0, "dead_letters": 0},
         )
 
     def step(self) -> None:
@@ -160,21 +202,19 @@ class Fates:
         topic, place = self._open.pop(rng.randrange(len(self._open)))
         sums = self._of(topic)
         sums["open"] -= 1
-        if topic == topics.CLICKS:
-            reason = rng.choice(("unmatched", "repeated", "late", "bad_id"))
+        if topic == topics.CLICKS and rng.random() < 0.5:
+            w.acted((0, 0), place, partition=rng.randrange(2))
+            sums["actions"] += 1
+        elif topic == topics.CLICKS:
+            reason = rng.choice(("unmatched", "repeated", "too_late", "bad_id"))
             w.letter(topic, place, reason)
             sums[reason if reason in sums else "dead_letters"] += 1
         elif rng.random() < 0.2:
-            w.letter(topic, place, "late")
-            sums["late"] += 1
+            w.letter(topic, place, "duplicate")
+            sums["duplicate"] += 1
         else:
-            sums["samples"] += 1
-            clicks = [one for one in self._open if one[0] == topics.CLICKS]
-            click = rng.choice(clicks) if clicks and rng.random() < 0.5 else None
-            if click:
-                self._open.remove(click)
-                self.clicks.update(joined=1, open=-1)
-            w.sample(place, click[1] if click else None, partition=rng.randrange(2))
+            w.shown(place, partition=rng.randrange(2))
+            sums["shown"] += 1
 
     def _of(self, topic: str) -> Counter[str]:
         return self.impressions if topic == topics.IMPRESSIONS else self.clicks
@@ -211,21 +251,22 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[ConsumerRecord]:
 def test_the_next_count_reads_only_what_is_new(written: Topics, read: list[ConsumerRecord]) -> None:
     places = [written.impression() for _ in range(20)]
     for place in places[:10]:
-        written.sample(place)
+        written.shown(place)
     count(written)
     assert len(read) == 30
     read.clear()
     assert count(written).impressions["open"] == 10
     assert read == []
     click = written.click()
-    written.sample(places[10], click)
+    written.shown(places[10])
+    written.acted(places[10], click)
     sums = count(written)
-    assert (sums.impressions["open"], sums.clicks["joined"], sums.balances) == (9, 1, True)
-    assert len(read) == 2
+    assert (sums.impressions["open"], sums.clicks["actions"], sums.balances) == (9, 1, True)
+    assert len(read) == 3
 
 
 def test_a_damaged_or_older_count_is_made_anew(written: Topics) -> None:
-    written.sample(written.impression())
+    written.shown(written.impression())
     before = count(written)
     path = written.settings.state / "ledger.json"
     whole = path.read_bytes()
@@ -244,59 +285,59 @@ def test_a_damaged_or_older_count_is_made_anew(written: Topics) -> None:
 
 def test_topics_made_anew_are_counted_anew(written: Topics) -> None:
     for _ in range(5):
-        written.sample(written.impression())
-    assert count(written).impressions["samples"] == 5
+        written.shown(written.impression())
+    assert count(written).impressions["shown"] == 5
     written.close()
     delete_topics(written.settings)
     anew = Topics(written.settings)
     for _ in range(7):  # more than before, so that no offset gives it away
         place = anew.impression()
-    anew.sample(place)
+    anew.shown(place)
     sums = count(anew)
     anew.close()
-    assert (sums.impressions["produced"], sums.impressions["samples"]) == (7, 1)
+    assert (sums.impressions["produced"], sums.impressions["shown"]) == (7, 1)
     assert sums.balances
 
 
 def test_a_sample_written_twice_is_seen(written: Topics) -> None:
     place = written.impression()
-    written.sample(place)
+    written.shown(place)
     assert count(written).balances
-    written.sample(place, partition=1)
+    written.shown(place, partition=1)
     sums = count(written)
-    assert (sums.impressions["samples"], sums.balances) == (2, False)
+    assert (sums.impressions["shown"], sums.balances) == (2, False)
 
 
-def test_a_click_joined_to_two_impressions_is_seen(written: Topics) -> None:
+def test_an_action_written_twice_is_seen(written: Topics) -> None:
     click = written.click()
     for _ in range(2):
-        written.sample(written.impression(), click)
+        written.acted((0, 0), click)
     sums = count(written)
-    assert (sums.clicks["joined"], sums.balances) == (2, False)
+    assert (sums.clicks["actions"], sums.balances) == (2, False)
 
 
 def test_a_sample_of_an_event_that_nobody_produced_is_seen(written: Topics) -> None:
     written.marks(T)
-    written.sample((0, 0))  # the mark's place
+    written.shown((0, 0))  # the mark's place
     assert not count(written).balances
 
 
 @pytest.mark.parametrize("topic", [topics.IMPRESSIONS, topics.CLICKS])
-def test_an_event_without_outcome_is_overdue_once_the_frontier_has_passed(
+def test_an_event_without_outcome_is_overdue_once_the_watermark_has_passed(
     written: Topics, topic: str
 ) -> None:
     place = written.event(topic)
-    over = T + written.settings.log.closing_delay_ms
-    for frontiers in ([(over - 1, 0), (over - 1, 1)], [(over, 0)]):
-        for ts, partition in frontiers:
-            written.frontier(ts, partition)
+    due = over(written, topic)
+    for marks in ([(due - 1, 0), (due - 1, 1)], [(due, 0)]):
+        for ts, partition in marks:
+            written.watermark(ts, partition)
         sums = count(written)
         assert (sums.overdue, sums.balances) == (0, True)
-    written.frontier(over, 1)
+    written.watermark(due, 1)
     sums = count(written)
     assert (sums.overdue, sums.balances) == (1, False)
     assert count(written) == sums
-    written.letter(topic, place, "late")
+    written.letter(topic, place, "unmatched")
     assert count(written).balances
 
 
@@ -323,7 +364,7 @@ def test_no_record_of_an_application_stops_the_count(written: Topics) -> None:
     assert (sums.clicks["produced"], sums.clicks["open"]) == (len(ODD), len(ODD))
     for place in places:
         written.letter(topics.CLICKS, place, "malformed_json")
-    written.frontier(T)
+    written.watermark(T)
     sums = count(written)
     assert sums.clicks["dead_letters"] == len(ODD)
     assert sums.balances
@@ -346,20 +387,20 @@ def test_only_what_is_committed_counts(written: Topics) -> None:
     samples = written.settings.topic(topics.SAMPLES)
     letters = written.settings.topic(topics.DEAD_LETTERS)
     job = in_transaction(written.settings, "job")
-    job.send(samples, sample(place), partition=0)
-    job.send(letters, letter(topics.IMPRESSIONS, other, "late"), partition=0)
+    job.send(samples, shown(place), partition=0)
+    job.send(letters, letter(topics.IMPRESSIONS, other, "duplicate"), partition=0)
     job.flush()
-    untouched = {"produced": 2, "samples": 0, "open": 2, "late": 0, "dead_letters": 0}
+    untouched = {"produced": 2, "shown": 0, "open": 2, "duplicate": 0, "dead_letters": 0}
     assert count(written).impressions == untouched  # open, and does not make it wait
     job.abort_transaction()
     assert count(written).impressions == untouched
     job.begin_transaction()
-    job.send(samples, sample(place), partition=1)
-    job.send(letters, letter(topics.IMPRESSIONS, other, "late"), partition=0)
+    job.send(samples, shown(place), partition=1)
+    job.send(letters, letter(topics.IMPRESSIONS, other, "duplicate"), partition=0)
     job.commit_transaction()
     job.close()
     sums = count(written)
-    assert sums.impressions == {**untouched, "samples": 1, "open": 0, "late": 1}
+    assert sums.impressions == {**untouched, "shown": 1, "open": 0, "duplicate": 1}
     assert sums.balances
 
 

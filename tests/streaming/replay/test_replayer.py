@@ -41,7 +41,7 @@ def test_every_event_arrives_once_in_order_with_true_marks(cluster: Settings) ->
 
 def test_the_last_mark_closes_every_sample(cluster: Settings) -> None:
     Replayer(cluster, LOG).run()
-    closing = LOG.span[1] + 2 * cluster.log.attribution_ms + cluster.flink.out_of_orderness_ms
+    closing = LOG.span[1] + cluster.log.attribution_ms + cluster.flink.deadline_ms
     for sequence in read_events(cluster).values():
         last = sequence[-1]
         assert isinstance(last, TimeMark)
@@ -206,7 +206,7 @@ def test_speed_is_kept_and_marks_go_on_in_a_gap(cluster: Settings) -> None:
 
 def test_a_replay_with_a_lead_waits_for_the_job(cluster: Settings) -> None:
     log, lead = made_up_log(6_000), 1_000
-    most = 1_100  # events between two marks, and those that close with the frontier's
+    most = 1_100  # events between two marks, and those that close with the watermark's
     told = [0]
     replay = Replayer(cluster, log, lead=lead)
     thread = threading.Thread(
@@ -217,8 +217,8 @@ def test_a_replay_with_a_lead_waits_for_the_job(cluster: Settings) -> None:
     with Writer(cluster, bulk=False) as writer:
         for number in (0, 2_000, 4_000, log.count):
             if number:
-                frontier = log.span[1] if number == log.count else time_of(log, number)
-                value = b'{"frontier":%d}' % frontier
+                watermark = log.span[1] if number == log.count else time_of(log, number)
+                value = b'{"watermark":%d}' % watermark
                 writer.send(cluster.topic(topics.SAMPLES), 0, b"k", value)
                 writer.flush()
             due = min(number + lead // 2, log.count)

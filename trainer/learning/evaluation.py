@@ -1,7 +1,8 @@
 """How well each model predicted samples that it had not yet learnt.
 
-Every prediction is recorded before the step that learns its sample, for all models on the same
-rows, so the figures of two models differ by the models alone. The newest rows are kept in a ring
+Every prediction is made when its row is shown, with what was learnt by then, and recorded when its
+attribution window has passed; for all models on the same rows, so the figures of two models differ
+by the models alone. The newest rows are kept in a ring
 of fixed size, as arrays that go into the checkpoint.
 """
 
@@ -56,22 +57,32 @@ class Evaluation:
 
     def record(
         self,
-        logits: Mapping[str, FloatArray],
+        logits: FloatArray,
         labels: NDArray[np.uint8],
-        users: Sequence[str],
+        users: NDArray[np.uint64],
     ) -> None:
-        """Keep the predictions of one batch: a logit array [B] for each model, labels [B]."""
-        columns = np.stack([logits[m] for m in self.models], axis=1)
-        codes = np.fromiter((user_code(u) for u in users), np.uint64, len(users))
+        """Keep the predictions of B rows.
+
+        Args:
+            logits: [B, models], in the order of the models.
+            labels: 0/1 [B].
+            users: codes [B], see :func:`user_code`.
+        """
         end = self._written + len(labels)
         while len(self._labels) < min(end, self._capacity):
             self._grow()
         at = np.arange(self._written, end) % self._capacity
-        self._logits[at] = columns
+        self._logits[at] = logits
         self._labels[at] = labels
-        self._users[at] = codes
+        self._users[at] = users
         self._written = end
         self.recorded += len(labels)
+
+    def relabel(self, place: int, label: int) -> None:
+        """Give another label to a row by its place among all recorded, if it is still kept."""
+        back = self.recorded - place
+        if 0 < back <= self.kept:
+            self._labels[(self._written - back) % self._capacity] = label
 
     def _grow(self) -> None:
         old = self._logits, self._labels, self._users

@@ -1,4 +1,4 @@
-"""How far samples are complete: the newest time marks among the samples."""
+"""How far samples are complete: the newest watermark among them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from streaming.kafka.client import admin, begin_offsets, consumer, end_offsets
 from streaming.kafka.span import read_until
 from streaming.kafka.topics import SAMPLES
 
-# marks are up to a thousand events apart, of which more than half are impressions
-_TAIL_RECORDS = 600
+# marks are up to a thousand events apart
+_TAIL_RECORDS = 1_200
 
 
 class _Mark(msgspec.Struct):
-    frontier: int | None = None
+    watermark: int | None = None
 
 
-class FrontierReader:
-    """Reads the frontier again and again; a context manager.
+class WatermarkReader:
+    """Reads the watermark of the samples again and again; a context manager.
 
     Raises:
         BrokerError: no broker.
@@ -40,7 +40,7 @@ class FrontierReader:
         self._begin = begin
         self._found = dict.fromkeys(begin, -1)
 
-    def __enter__(self) -> FrontierReader:
+    def __enter__(self) -> WatermarkReader:
         return self
 
     def __exit__(
@@ -52,7 +52,7 @@ class FrontierReader:
         self._stack.close()
 
     def newest(self) -> int:
-        """Event time (ms) up to which every partition of the samples is complete; -1: none says so.
+        """Time (ms) up to which every partition of the samples is complete; -1: none says so.
 
         Raises:
             BrokerError: no broker.
@@ -66,7 +66,7 @@ class FrontierReader:
                 self._consumer.seek(place, start)
                 behind[self._topic, partition] = end
         for record in read_until(self._consumer, behind):
-            frontier = self._decode(record.value).frontier
-            if frontier is not None:
-                self._found[record.partition] = max(self._found[record.partition], frontier)
+            watermark = self._decode(record.value).watermark
+            if watermark is not None:
+                self._found[record.partition] = max(self._found[record.partition], watermark)
         return min(self._found.values(), default=-1)

@@ -10,9 +10,9 @@ import numpy as np
 from features.catalogue import Catalogue
 from features.declaration import Declaration, Entity
 from features.model_inputs import Columns, RawRows, item_columns, static_columns, user_columns
-from features.samples import Sample
+from features.samples import Shown
 from inttower.state.user_state import UserState
-from trainer.latest_rows import LatestRows
+from trainer.learning.latest_rows import LatestRows
 
 Ensure = Callable[[Entity, Sequence[str], int], None]
 
@@ -29,9 +29,9 @@ class FrozenFeatures:
         self.users = LatestRows(declaration, "user", limit)
         self.items = LatestRows(declaration, "item", limit)
 
-    def update(self, samples: Sequence[Sample]) -> None:
-        """Take in the features of samples of the warm-up."""
-        times = [s.ts for s in samples]
+    def update(self, samples: Sequence[Shown]) -> None:
+        """Take in the features of rows of the warm-up."""
+        times = [s.at for s in samples]
         features = [s.features for s in samples]
         self.users.update([s.user_id for s in samples], times, features)
         self.items.update([s.item_id for s in samples], times, features)
@@ -61,7 +61,7 @@ class SampleInputs:
         self._catalogue = catalogue
         self._ensure = ensure
 
-    def live(self, samples: Sequence[Sample]) -> Columns:
+    def live(self, samples: Sequence[Shown]) -> Columns:
         """With the features that the samples carry."""
         users, items = [s.user_id for s in samples], [s.item_id for s in samples]
         newest = max((s.ts for s in samples), default=0)
@@ -71,10 +71,10 @@ class SampleInputs:
         return self._joined(
             RawRows.of(self._declaration, "user", users, features),
             RawRows.of(self._declaration, "item", items, features),
-            [s.ts for s in samples],
+            [s.at for s in samples],
         )
 
-    def frozen(self, samples: Sequence[Sample], then: FrozenFeatures) -> Columns:
+    def frozen(self, samples: Sequence[Shown], then: FrozenFeatures) -> Columns:
         """With features as they stood; "now" is the time of the user's row, so gaps stand, too."""
         return self.pairs([s.user_id for s in samples], [s.item_id for s in samples], then)
 

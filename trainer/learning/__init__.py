@@ -1,0 +1,1 @@
+"""What learns: open rows, the state machine, its models and their evaluation."""

@@ -31,7 +31,7 @@ from deploy.local.probe import FreshnessProbe
 from settings.settings import Settings
 from streaming.events import Click
 from streaming.kafka.ledger import count_events
-from streaming.logs.choose import find_log
+from streaming.logs.choose import find_log, with_log_file
 
 # of so many clicks one is followed until the server holds it
 _FOLLOW = 10
@@ -191,7 +191,9 @@ def _measure(
     write_offline(few, folder, name, policy="random", progress=lambda _done, _all: None)
     declaration = folder / DECLARATION_FILE
     write_declaration(declaration, world.settings, name, speed)
-    settings = settings.with_changes(log={"file": str(declaration)}, kafka={"timestamps": "broker"})
+    settings = with_log_file(
+        settings.with_changes(log={"file": str(declaration)}, kafka={"timestamps": "broker"})
+    )
     log = find_log(str(declaration), None)
     names = ("clock", "job", "writer", "trainer", "server")
     with (

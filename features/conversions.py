@@ -1,4 +1,4 @@
-"""From an attribute or a context field, as it travels, to what a model reads."""
+"""Converts attributes and context fields from their raw form to what a model reads."""
 
 from __future__ import annotations
 

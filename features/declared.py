@@ -1,4 +1,4 @@
-"""The declaration that the settings ask for: of a log's own file, or one written by hand."""
+"""Finds the declaration that the settings name: from a log's own file, or a shipped one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shown or action record together with its place on the topic."""
+"""A shown or action record, with its partition and offset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds the models that the settings ask for, and what must stay the same between two starts."""
+"""Builds the models that the settings ask for; checks what must not change between starts."""
 
 from __future__ import annotations
 

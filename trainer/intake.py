@@ -1,4 +1,4 @@
-"""From records of the sample topic to shown and action records in the order of processing."""
+"""The intake: decodes records of the sample topic and yields them in the order of processing."""
 
 from __future__ import annotations
 

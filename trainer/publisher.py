@@ -1,6 +1,6 @@
-"""Versions and deltas on their way out: to the model store and to ``model.updates``.
+"""The publisher: writes versions to the model store and deltas to ``model.updates``.
 
-A version is published when the warm-up ends, at each start, behind each refit of item factors, and
+A version is published when the warm-up ends, at each start, after each refit of item factors, and
 every so often from then on; in between, deltas carry what events have changed, encoded with the
 weights of the newest version. The frozen channel gets one version a run, the model as it was at
 the end of the warm-up.

@@ -1,4 +1,4 @@
-"""The trainer as a process: from the sample topic to models, checkpoints, versions and deltas.
+"""The trainer's process: samples in; checkpoints, versions and deltas out.
 
 One thread does everything, so that a checkpoint always falls between two learning steps. Wall time
 decides when something is written or sent; it never decides what is learnt.

@@ -1,9 +1,9 @@
-"""The order in which records are processed.
+"""Orders records by time, independent of arrival: each waits for the watermark.
 
-Records arrive from several partitions with any interleaving. The order in which they are processed
-may depend on none of that, else no two runs would end with the same model. So a record waits until
-the watermark of every partition has passed it; what is complete by then is released sorted by
-(at, actions before shown, request_id, item_id, user_id, partition, offset).
+Records arrive from several partitions in any interleaving. Processing must not depend on it, or two
+runs would end with different models. So a record waits until the watermark of every partition has
+passed it; what is complete by then is released sorted by (at, actions before shown, request_id,
+item_id, user_id, partition, offset).
 """
 
 from __future__ import annotations

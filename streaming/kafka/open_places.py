@@ -1,4 +1,4 @@
-"""Places of events that nothing has named yet."""
+"""Open places: events (partition, offset) that no outcome has named yet."""
 
 from __future__ import annotations
 

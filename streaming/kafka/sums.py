@@ -1,4 +1,4 @@
-"""The sums of promise 1: what became of the events."""
+"""The sums of the ledger: how many events became what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far samples are complete: the newest watermark among them."""
+"""Reads the watermark of the samples: event time up to which they are complete."""
 
 from __future__ import annotations
 

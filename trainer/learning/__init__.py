@@ -1,1 +1,1 @@
-"""What learns: open rows, the state machine, its models and their evaluation."""
+"""Learning: open rows, the state machine of warm-up and stream, models, evaluation."""

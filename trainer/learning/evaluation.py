@@ -1,4 +1,4 @@
-"""How well each model predicted samples that it had not yet learnt.
+"""Evaluation: how well each model predicted samples before it learnt them.
 
 Every prediction is made when its row is shown, with what was learnt by then, and recorded when its
 attribution window has passed; for all models on the same rows, so the figures of two models differ

@@ -1,7 +1,7 @@
-"""Rows that wait until a batch is full, and the step that learns them.
+"""The learning queue: rows wait until a batch is full, then one step learns them.
 
-Batches are cut by count alone. A step of Adam is as long for three rows as for three hundred, so
-steps of few rows would teach noise; rows wait for others instead, however slow the traffic.
+Batches are cut by count only. A step of Adam has the same size for three rows as for three hundred,
+so steps of few rows would learn noise. Rows wait for others instead, however slow the traffic is.
 """
 
 from __future__ import annotations

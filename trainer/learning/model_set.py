@@ -1,4 +1,4 @@
-"""The models of one trainer."""
+"""The set of models of one trainer: online, its frozen copy, logistic regression, user states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels on their way to the user state, in the order in which they become known."""
+"""Feeds labels to the user state, in the order in which they become known."""
 
 from __future__ import annotations
 

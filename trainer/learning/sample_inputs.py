@@ -1,4 +1,4 @@
-"""The models' inputs of samples, live and as they stood at the end of the warm-up."""
+"""Model inputs of samples, live and as of the end of the warm-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which users and items have changed since they were last sent to the servers."""
+"""Tracks which users and items have changed since the last delta."""
 
 from __future__ import annotations
 

@@ -95,4 +95,8 @@ def _section(declared: LogFile, file: str, folder: Path) -> dict[str, Any]:
         "path": folder,
         "name": declared.name,
         "attribution_ms": declared.attribution_ms,
+        "actions": {
+            kind: {"label": None if rule.label == "none" else rule.label, "weight": rule.weight}
+            for kind, rule in declared.kinds.items()
+        },
     }

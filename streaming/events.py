@@ -265,7 +265,7 @@ def check_event(
         action = DEFAULT_ACTION if event.action is None else event.action
         if action not in actions:
             raise EventError(
-                f"action {action!r} is none of {', '.join(actions)}: declare it in log.actions",
+                f"action {action!r:.80} is none of {', '.join(actions)}: declare it in log.actions",
                 reason="unknown_action",
                 field="action",
             )

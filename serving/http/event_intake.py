@@ -121,7 +121,7 @@ def _records(name: str, events: list[_Event], topic: str, settings: Settings) ->
     records = []
     for at, event in enumerate(events):
         try:
-            check_event(event, record_ms=now, max_ahead_ms=ahead)
+            check_event(event, record_ms=now, max_ahead_ms=ahead, actions=settings.log.actions)
         except EventError as error:
             field = f"{_named(name, at)}{error.field}"
             raise RequestError(422, str(error), cure_for(field), field=field) from error

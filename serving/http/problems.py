@@ -24,6 +24,7 @@ _CURES = {
     "k": "send a whole number of at least 1",
     "ts": "send milliseconds since 1970 in UTC as a whole number, or leave it out",
     "context": "send a small JSON object, or leave it out",
+    "action": "send a kind of action that log.actions declares, or leave it out for a click",
     "channel": "see /v1/versions for the channels, or leave it out",
     "log": 'send "shown", or leave it out',
     "upsert": 'send a list of {"id": …, "attributes": {name: text or list of texts}}',

@@ -244,7 +244,8 @@ BAD_EVENTS: list[tuple[dict[str, Any], str | None]] = [
     ({"impressions": [IMPRESSION], "clicks": [CLICK, {**CLICK, "ts": -1}]}, "clicks[1].ts"),
     ({"impressions": [IMPRESSION, {**IMPRESSION, "user_id": 5}]}, "impressions[1].user_id"),
     ({**IMPRESSION, "context": {"page": "x" * 2_000_000}}, None),
-    ({"clicks": [CLICK, {**CLICK, "action": "x" * 2_000_000}]}, "clicks[1]"),
+    ({"clicks": [CLICK, {**CLICK, "action": "x" * 2_000_000}]}, "clicks[1].action"),
+    ({**CLICK, "action": "hide"}, "action"),
 ]
 
 

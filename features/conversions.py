@@ -20,6 +20,8 @@ Raw = str | float | Sequence[str | float] | None
 _WORD = re.compile(r"\w+")
 # texts of any language fall into so many rows of a table
 _HASHED = 1 << 18
+# models read float32
+_LARGEST = 3.4e38
 MOST_GRAMS = 40
 
 
@@ -56,7 +58,7 @@ def from_context(field: ContextInput, context: Mapping[str, Any] | None) -> Conv
     """
     try:
         return converted(field, (context or {}).get(field.source))
-    except EventError:
+    except (EventError, OverflowError):  # a whole number may be beyond a double
         return blank(field)
 
 
@@ -75,8 +77,8 @@ def _bucket(field: Static | ContextInput, value: Raw) -> Converted:
 
 
 def _scaled_number(field: Static | ContextInput, value: Raw) -> Converted:
-    number = _number(field, value)
-    return _scaled(field, number) if math.isfinite(number) else blank(field)
+    scaled = _scaled(field, _number(field, value))
+    return scaled if abs(scaled) <= _LARGEST else blank(field)  # also not if it is no number
 
 
 def _grams(field: Static | ContextInput, value: Raw) -> Converted:
@@ -121,7 +123,7 @@ def _number(field: Static | ContextInput, value: Raw) -> float:
         return _wrong(field, "a number")
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a whole number may be beyond a double
         return _wrong(field, "a number")
 
 

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from features.catalogue import Catalogue
 from features.declaration import Declaration
-from features.model_inputs import RawRows, Values, getter, never_seen, user_columns
+from features.model_inputs import Columns, RawRows, Values, getter, never_seen, user_columns
 from features.user_lookup import OnlineStore
 from inttower.publish.scorer import top_k
 from serving.experiments.assignment import Assignment, Experiment
@@ -64,6 +64,23 @@ class _Best:
     items: list[RankedItem]
     considered: int
     unknown: int = 0
+
+
+def request_columns(
+    declaration: Declaration, catalogue: Catalogue, request: RankRequest, values: Values, ts: int
+) -> Columns:
+    """The user side's input of a request: one row, the same as in training.
+
+    Args:
+        declaration: of the log.
+        catalogue: attributes of users.
+        request: its user and context are read.
+        values: the user's streaming features, see :class:`features.model_inputs.RawRows`.
+        ts: time of the request, ms.
+    """
+    raw = RawRows((request.user_id,), (values,))
+    now = np.array((ts,), np.int64)
+    return user_columns(declaration, raw, catalogue, now, (request.context,))
 
 
 class Ranker:
@@ -161,12 +178,7 @@ class Ranker:
         values: Values,
         ts: int,
     ) -> _Best:
-        columns = user_columns(
-            self._declaration,
-            RawRows((request.user_id,), (values,)),
-            self._catalogue,
-            np.array((ts,), np.int64),
-        )
+        columns = request_columns(self._declaration, self._catalogue, request, values, ts)
         user = live.user_vector(request.user_id, columns)
         unknown, rows = 0, self._alive_rows(live) if candidates is None else None
         if candidates is None:

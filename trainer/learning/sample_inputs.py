@@ -9,7 +9,14 @@ import numpy as np
 
 from features.catalogue import Catalogue
 from features.declaration import Declaration, Entity
-from features.model_inputs import Columns, RawRows, item_columns, static_columns, user_columns
+from features.model_inputs import (
+    Columns,
+    Contexts,
+    RawRows,
+    item_columns,
+    static_columns,
+    user_columns,
+)
 from features.samples import Shown
 from inttower.state.user_state import UserState
 from trainer.learning.latest_rows import LatestRows
@@ -72,11 +79,21 @@ class SampleInputs:
             RawRows.of(self._declaration, "user", users, features),
             RawRows.of(self._declaration, "item", items, features),
             [s.at for s in samples],
+            [s.context for s in samples],
         )
 
     def frozen(self, samples: Sequence[Shown], then: FrozenFeatures) -> Columns:
-        """With features as they stood; "now" is the time of the user's row, so gaps stand, too."""
-        return self.pairs([s.user_id for s in samples], [s.item_id for s in samples], then)
+        """With features as they stood; "now" is the time of the user's row, so gaps stand, too.
+
+        The context is the request's own: it never stands.
+        """
+        users, items = [s.user_id for s in samples], [s.item_id for s in samples]
+        return self._joined(
+            then.users.raw(users),
+            then.items.raw(items),
+            then.users.times(users),
+            [s.context for s in samples],
+        )
 
     def pairs(
         self,
@@ -85,9 +102,12 @@ class SampleInputs:
         then: FrozenFeatures,
         state: UserState | None = None,
     ) -> Columns:
-        """Users with items of equal place, features as they stood, state (if any) as it is now."""
+        """Users with items of equal place, features as they stood, state (if any) as it is now.
+
+        There is no request, so the context is unknown.
+        """
         columns = self._joined(
-            then.users.raw(users), then.items.raw(items), then.users.times(users)
+            then.users.raw(users), then.items.raw(items), then.users.times(users), None
         )
         if state is not None:
             columns |= state.user_inputs(columns)
@@ -115,9 +135,11 @@ class SampleInputs:
         """All users or items that have static fields."""
         return self._catalogue.ids(side)
 
-    def _joined(self, users: RawRows, items: RawRows, times: Sequence[int]) -> Columns:
+    def _joined(
+        self, users: RawRows, items: RawRows, times: Sequence[int], contexts: Contexts
+    ) -> Columns:
         now = np.array(times, np.int64)
         return {
-            **user_columns(self._declaration, users, self._catalogue, now),
+            **user_columns(self._declaration, users, self._catalogue, now, contexts),
             **item_columns(self._declaration, items, self._catalogue, now),
         }

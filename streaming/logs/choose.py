@@ -90,7 +90,7 @@ def with_log_file(settings: Settings) -> Settings:
 
 
 def _section(declared: LogFile, file: str, folder: Path) -> dict[str, Any]:
-    return {
+    section: dict[str, Any] = {
         "file": file,
         "path": folder,
         "name": declared.name,
@@ -100,3 +100,6 @@ def _section(declared: LogFile, file: str, folder: Path) -> dict[str, Any]:
             for kind, rule in declared.kinds.items()
         },
     }
+    if declared.wait_ms is not None:
+        section["wait_ms"] = declared.wait_ms
+    return section

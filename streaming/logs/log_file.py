@@ -10,6 +10,8 @@ action may come after its impression, and what is known of users and items. The 
     item = "movieId"
     time = {column = "timestamp", unit = "s"}
     click = "rating > 3"
+
+It is one file because it is one table of keys: who writes a TOML reads it from top to bottom.
 """
 
 from __future__ import annotations
@@ -305,6 +307,11 @@ class LogFile(Section):
         description="how long after its impression an action counts: 30min, 1d; none: half a second"
         " where actions have their row's own time, else an hour",
     )
+    wait: str | None = Field(
+        None,
+        description="how long after its impression a sample is learnt, at most the attribution"
+        " window; a later action corrects it; none: the attribution window, a minute at most",
+    )
     max_bad_share: float = Field(
         0.01, ge=0, le=1, description="share of the rows that may be unreadable"
     )
@@ -326,12 +333,22 @@ class LogFile(Section):
             raise ValueError("a name has lower-case letters, digits, dots, dashes and underscores")
         return value
 
-    @field_validator("attribution")
+    @field_validator("attribution", "wait")
     @classmethod
     def _some_time(cls, value: str | None) -> str | None:
         if value is not None:
             duration_ms(value)
         return value
+
+    @model_validator(mode="after")
+    def _wait_within_attribution(self) -> LogFile:
+        if self.wait_ms is not None and self.wait_ms > self.attribution_ms:
+            raise ValueError(
+                f"wait = {self.wait!r} is longer than the attribution window"
+                f" ({self.attribution or f'{self.attribution_ms}ms'}), when every label is known:"
+                " shorten it, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _some_outcome(self) -> LogFile:
@@ -375,6 +392,11 @@ class LogFile(Section):
         later = self.feedback or any(rule.time for rule in self.kinds.values())
         # an action with its row's own time comes at once: half a second keeps seconds apart
         return 3_600_000 if later else 500
+
+    @property
+    def wait_ms(self) -> int | None:
+        """How long after its impression a sample is learnt; None: the settings' default."""
+        return None if self.wait is None else duration_ms(self.wait)
 
 
 def duration_ms(text: str) -> int:

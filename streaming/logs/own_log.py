@@ -125,7 +125,7 @@ def _digest(declared: LogFile, folder: Path) -> str:
     """Changes with the declaration of the events and with each of their files."""
     parts = [
         str(_FORMAT),
-        declared.model_dump_json(exclude={"items", "users", "attribution", "features"}),
+        declared.model_dump_json(exclude={"items", "users", "attribution", "wait", "features"}),
     ]
     tables = [("events", declared.events), ("feedback", declared.feedback)]
     for place, table in tables:

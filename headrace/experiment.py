@@ -47,7 +47,15 @@ def show(report: ExperimentReport, out: Console) -> None:
             f"CTR of {one.variant} - {one.control}: {one.value:+.4f} {_between(one.interval)},"
             f" {p_value}"
         )
-    out.print(f"intervals at {report.confidence:.0%}, users as clusters")
+    out.print(f"intervals at {report.confidence:.0%} for one look, users as clusters")
+    for verdict in report.verdicts:
+        out.print(f"[bold]{verdict.decision}[/]: {verdict.variant}. {verdict.reason}")
+        for interval in verdict.intervals:
+            which = "at any time" if interval.look is None else f"look {interval.look}"
+            out.print(
+                f"  first-day CTR, {which}: {interval.value:+.4f}"
+                f" \\[{interval.low:+.4f}, {interval.high:+.4f}], {interval.users:,} users"
+            )
     for note in report.notes:
         out.print(f"[yellow]note[/] {note}")
 

@@ -13,8 +13,8 @@ other. Every interval here therefore counts *users* as independent, not impressi
   freedom of Welch and Satterthwaite. Under 10 users an arm nothing is said of differences: a
   variance of so few says next to nothing, and a p-value from it would be taken for one.
 
-Sample ratio mismatch: a chi-square test of the number of users a variant against the shares;
-under p = 0.001 the assignment or the logging is broken and the other figures mean nothing.
+These intervals are for one look. What may be read every day is the verdict
+(:mod:`serving.experiments.verdict`) and the sample ratio (:mod:`serving.experiments.sample_ratio`).
 
 A read-only consumer's view of the samples is brought here by :mod:`serving.experiments.exposures`.
 """
@@ -29,28 +29,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
-SRM_ALARM = 0.001
+from inttower.evaluate import auc
+from serving.experiments.cohorts import first_day
+from serving.experiments.exposure import Exposure
+from serving.experiments.sample_ratio import RatioCheck, ratio_check
+from serving.experiments.verdict import Plan, Verdict, verdicts
+
 MIN_USERS = 10
 _Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """One impression of an experiment whose attribution window has passed.
-
-    Attributes:
-        score: the probability that the server logged; None if it logged none.
-        label: 1 if clicked, else 0.
-        propensity: the variant's share when it was shown; None if it was not logged.
-    """
-
-    user_id: str
-    variant: str
-    score: float | None
-    label: int
-    propensity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +86,6 @@ class RateDifference:
 
 
 @dataclass(frozen=True, slots=True)
-class RatioCheck:
-    """Sample ratio mismatch: users seen and expected, by variant. ``p_value`` 1: nothing to say."""
-
-    seen: dict[str, int]
-    expected: dict[str, float]
-    p_value: float
-
-    @property
-    def alarm(self) -> bool:
-        """The shares that were seen cannot be chance."""
-        return self.p_value < SRM_ALARM
-
-
-@dataclass(frozen=True, slots=True)
 class ExperimentReport:
     """Everything about one experiment; ``notes`` are reasons to doubt it."""
 
@@ -122,6 +95,7 @@ class ExperimentReport:
     differences: tuple[RateDifference, ...]
     ratio: RatioCheck
     notes: tuple[str, ...]
+    verdicts: tuple[Verdict, ...] = ()
 
 
 def wilson(value: float, n: float, confidence: float) -> Interval:
@@ -181,23 +155,11 @@ def difference(
     return RateDifference(variant, control, value, Interval(value - half, value + half), p_value)
 
 
-def ratio_check(seen: Mapping[str, int], shares: Mapping[str, float]) -> RatioCheck:
-    """Test the number of users a variant against the shares; shares of 0 are left out."""
-    live = {name: share for name, share in shares.items() if share > 0}
-    users = {name: seen.get(name, 0) for name in live}
-    total, whole = sum(users.values()), sum(live.values())
-    expected = {name: total * share / whole for name, share in live.items()}
-    if total == 0 or len(live) < 2:
-        return RatioCheck(users, expected, 1.0)
-    test = stats.chisquare(list(users.values()), list(expected.values()))
-    return RatioCheck(users, expected, float(test.pvalue))
-
-
 def as_served_auc(scores: Sequence[float], labels: Sequence[int]) -> float | None:
     """AUC of the logged scores; None unless both outcomes are there."""
     if len(set(labels)) < 2:
         return None
-    return float(roc_auc_score(labels, scores))
+    return auc(np.asarray(labels), np.asarray(scores))
 
 
 @dataclass(slots=True)
@@ -224,6 +186,8 @@ def report(
     exposures: Iterable[Exposure],
     *,
     confidence: float = 0.95,
+    plan: Plan | None = None,
+    closed_until_ms: int | None = None,
 ) -> ExperimentReport:
     """The report of one experiment.
 
@@ -233,6 +197,9 @@ def report(
         exposures: impressions whose attribution window has passed; those of other variants are
             left out.
         confidence: of every interval.
+        plan: of the experiment; none: open end.
+        closed_until_ms: the outcomes of all impressions before this event time are known; none:
+            nothing is said about a verdict.
 
     >>> shown = [Exposure(str(user), "ab"[user % 2], 0.5, user % 3 == 0) for user in range(60)]
     >>> result = report("demo", {"a": 0.5, "b": 0.5}, shown)
@@ -240,9 +207,9 @@ def report(
     ([('a', 10, 30), ('b', 10, 30)], False)
     """
     tallies = {variant: _Tally() for variant in shares}
-    for exposure in exposures:
-        if exposure.variant in tallies:
-            tallies[exposure.variant].add(exposure)
+    kept = [exposure for exposure in exposures if exposure.variant in tallies]
+    for exposure in kept:
+        tallies[exposure.variant].add(exposure)
     variants = tuple(
         VariantReport(
             variant,
@@ -256,6 +223,9 @@ def report(
     control = variants[0]
     found = (difference(v.name, v.ctr, control.name, control.ctr, confidence) for v in variants[1:])
     ratio = ratio_check({v.name: v.ctr.users for v in variants}, shares)
+    taken: tuple[Verdict, ...] = ()
+    if closed_until_ms is not None:
+        taken = verdicts(shares, first_day(kept, closed_until_ms), plan or Plan(), ratio)
     return ExperimentReport(
         name,
         confidence,
@@ -263,6 +233,7 @@ def report(
         tuple(d for d in found if d is not None),
         ratio,
         tuple(_doubts(tallies, shares, ratio)),
+        taken,
     )
 
 

@@ -8,6 +8,11 @@ An experiment file is TOML. Shares are shares of the users, have at most four de
     start = 2026-11-24T12:00:00Z # optional, event time: before it everyone gets the first variant's
                                  # channel and is not part of the experiment
 
+    [plan]                       # optional: without it the experiment has an open end
+    users = 20000                # of all variants, at which it ends
+    looks = 10                   # verdicts on the way
+    minimum_effect = 0.02        # the smallest relative change of the click rate that matters
+
     [[variants]]
     name = "online"
     channel = "champion"
@@ -44,6 +49,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.experiments.verdict import Plan
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 
@@ -65,6 +71,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: Annotated[tuple[Variant, ...], msgspec.Meta(min_length=1)]
     salt: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     start: dt.datetime | None = None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,7 @@ class Experiment:
         variants: the control first; shares sum to 1.
         salt: the key of the draw; None: the name.
         start_ms: event time in ms; see the module.
+        plan: when it ends; None: open end.
 
     Raises:
         ConfigurationError: impossible shares or names; the text says which, and what to do.
@@ -100,11 +108,13 @@ class Experiment:
         *,
         salt: str | None = None,
         start_ms: int | None = None,
+        plan: Plan | None = None,
     ) -> None:
         self.name = name
         self.variants = variants
         self.salt = salt or name
         self.start_ms = start_ms
+        self.plan = plan
         names = [v.name for v in variants]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ConfigurationError(
@@ -159,7 +169,7 @@ class Experiment:
                     " write an offset, Z for UTC"
                 )
             start_ms = (file.start - _EPOCH) // dt.timedelta(milliseconds=1)
-        return cls(file.name, file.variants, salt=file.salt, start_ms=start_ms)
+        return cls(file.name, file.variants, salt=file.salt, start_ms=start_ms, plan=file.plan)
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -7,12 +7,13 @@ experiment look clicked by everybody, and a variant look better that is clicked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
-from serving.experiments.analysis import ExperimentReport, Exposure, report
+from serving.experiments.analysis import ExperimentReport, report
 from serving.experiments.assignment import Experiment
+from serving.experiments.exposure import Exposure
 from settings.errors import EventError
 from settings.settings import Settings
 from streaming.kafka.span import read_span, span
@@ -34,7 +35,14 @@ class _Row(msgspec.Struct, frozen=True):
     propensity: float | None = None
 
 
-def collect(settings: Settings, experiment: str, start_ms: int | None = None) -> Iterator[Exposure]:
+class Collected(NamedTuple):
+    """Impressions whose window has passed, and the event time up to which all are there, ms."""
+
+    exposures: list[Exposure]
+    closed_until_ms: int
+
+
+def collect(settings: Settings, experiment: str, start_ms: int | None = None) -> Collected:
     """Every impression of an experiment whose window has passed, of committed records only.
 
     Args:
@@ -68,17 +76,25 @@ def collect(settings: Settings, experiment: str, start_ms: int | None = None) ->
                 clicked.add(row.impression_at)
         elif row.experiment == experiment and (start_ms is None or row.ts >= start_ms):
             shown[row.impression_at] = (record.partition, row)
+    window = settings.log.attribution_ms
+    found = []
     for place, (partition, row) in shown.items():
-        window_ends = (row.shown_at or 0) + settings.log.attribution_ms
+        window_ends = (row.shown_at or 0) + window
         if row.variant is not None and watermarks.get(partition, -1) > window_ends:
             label = int(place in clicked)
-            yield Exposure(row.user_id, row.variant, row.score, label, row.propensity)
+            found.append(
+                Exposure(row.user_id, row.variant, row.score, label, row.propensity, row.ts)
+            )
+    return Collected(found, min(watermarks.values(), default=0) - window)
 
 
 def experiment_report(settings: Settings, experiment: Experiment) -> ExperimentReport:
     """The report of the experiment in force, over every impression whose window has passed."""
+    collected = collect(settings, experiment.name, experiment.start_ms)
     return report(
         experiment.name,
         {v.name: v.share for v in experiment.variants},
-        collect(settings, experiment.name, experiment.start_ms),
+        collected.exposures,
+        plan=experiment.plan,
+        closed_until_ms=collected.closed_until_ms,
     )

@@ -7,13 +7,13 @@ from numpy.random import Generator, default_rng
 from scipy import stats
 
 from serving.experiments.analysis import (
-    Exposure,
     click_rate,
     difference,
-    ratio_check,
     report,
     wilson,
 )
+from serving.experiments.exposure import Exposure
+from serving.experiments.sample_ratio import ratio_check
 
 
 def exposures_of(
@@ -102,7 +102,8 @@ def test_ratio_mismatch() -> None:
     assert not ratio_check({"a": 5050, "b": 4950}, {"a": 0.5, "b": 0.5}).alarm
     check = ratio_check({"a": 5250, "b": 4750}, {"a": 0.5, "b": 0.5})
     assert check.alarm
-    assert check.p_value == pytest.approx(stats.chi2.sf(2 * 250**2 / 5000, 1))
+    # wider than the test for one look
+    assert check.p_value > stats.chi2.sf(2 * 250**2 / 5000, 1)
     assert not ratio_check({"a": 90, "b": 10, "off": 3}, {"a": 0.9, "b": 0.1, "off": 0.0}).alarm
     assert not ratio_check({}, {"a": 0.9, "b": 0.1}).alarm
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from serving.experiments.analysis import Exposure
 from serving.experiments.assignment import Experiment, Variant
+from serving.experiments.exposure import Exposure
 from serving.experiments.exposures import collect, experiment_report
 from settings.errors import EventError
 from settings.settings import Settings
@@ -69,11 +69,11 @@ def test_what_counts_is_committed_of_the_experiment_and_past_its_window(cluster:
     # both are shown by now, one is clicked already: neither counts before its window has passed
     young = [shown(6, "u3", at=40), action(6, at=41), shown(7, "u4", at=40)]
     write(settings, [*late, *young, {"watermark": 40 + WINDOW}], commit=True)
-    expected = [Exposure("u1", "a", 0.25, 1, 0.5), Exposure("u2", "a", 0.25, 0, 0.5)]
-    assert list(collect(settings, "e", start_ms=10)) == expected
+    expected = [Exposure("u1", "a", 0.25, 1, 0.5, ts=10), Exposure("u2", "a", 0.25, 0, 0.5, ts=30)]
+    assert collect(settings, "e", start_ms=10).exposures == expected
     write(settings, [{"watermark": 41 + WINDOW}], commit=True)
-    expected += [Exposure("u3", "a", 0.25, 1, 0.5), Exposure("u4", "a", 0.25, 0, 0.5)]
-    assert list(collect(settings, "e", start_ms=10)) == expected
+    expected += [Exposure("u3", "a", 0.25, 1, 0.5, ts=40), Exposure("u4", "a", 0.25, 0, 0.5, ts=40)]
+    assert collect(settings, "e", start_ms=10).exposures == expected
     halves = (Variant("a", "champion", 0.5), Variant("b", "frozen", 0.5))
     result = experiment_report(settings, Experiment("e", halves, start_ms=10))
     assert [(v.name, v.ctr.exposures, v.ctr.clicks) for v in result.variants] == [
@@ -84,11 +84,11 @@ def test_what_counts_is_committed_of_the_experiment_and_past_its_window(cluster:
 
 def test_no_samples_yet(cluster: Settings) -> None:
     create_topics(cluster)
-    assert list(collect(cluster, "e")) == []
+    assert collect(cluster, "e").exposures == []
 
 
 def test_a_foreign_record_is_named(cluster: Settings) -> None:
     create_topics(cluster)
     write(cluster, [b"{"], commit=True)
     with pytest.raises(EventError, match="offset 0"):
-        list(collect(cluster, "e"))
+        collect(cluster, "e")

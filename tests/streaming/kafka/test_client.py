@@ -26,7 +26,8 @@ from streaming.kafka.client import (
     partitions,
     wait_for_broker,
 )
-from streaming.kafka.topics import Topic
+from streaming.kafka.span import read_span, span
+from streaming.kafka.topics import CLICKS, Topic
 from streaming.kafka.writer import Writer
 from tests.conftest import free_settings
 
@@ -205,3 +206,20 @@ def test_a_writer_told_to_stop_does_not_wait_for_a_broker_that_is_away(tmp_path:
         with pytest.raises(BrokerError, match="stopped while the broker was down"):
             write_into_the_void()
         assert time.monotonic() - began < 15
+
+
+def test_live_topics_are_stamped_by_the_broker_and_replayed_ones_by_the_producer(
+    cluster: Settings,
+) -> None:
+    for timestamps, stamped in (("broker", False), ("producer", True)):
+        settings = cluster.with_changes(
+            kafka={"timestamps": timestamps, "topic_prefix": f"{timestamps}."}
+        )
+        create_topics(settings)
+        with Writer(settings, bulk=False) as writer:
+            writer.send(settings.topic(CLICKS), 0, b"u", b"{}", timestamp_ms=978_300_760_000)
+        (record,) = read_span(settings, *span(settings, [CLICKS], committed=False))
+        assert (record.timestamp == 978_300_760_000) == stamped
+        other = "producer" if timestamps == "broker" else "broker"
+        with pytest.raises(ConfigurationError, match=r"kafka\.timestamps.*--no-clock"):
+            create_topics(settings.with_changes(kafka={"timestamps": other}))

@@ -181,7 +181,7 @@ def _outcome(record: Record) -> str | Impression | Click | TimeMark:
     return event
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_the_job_refuses_what_the_decoder_refuses_and_reads_what_it_reads(
     cluster: Settings,
 ) -> None:

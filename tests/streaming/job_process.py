@@ -95,12 +95,13 @@ class JobProcess:
         self.process = None
         return code
 
-    def settled(self, seconds: float = 300) -> Sums:
+    def settled(self, seconds: float = 300, meanwhile: Callable[[], None] = lambda: None) -> Sums:
         """The sums, once each event that lies on the topics has become something."""
         found: list[Sums] = []
 
         def done() -> bool:
             assert self.process is None or self.process.poll() is None, self.log.read_text()[-3000:]
+            meanwhile()
             found.append(count_events(self.settings))
             return not found[-1].impressions["open"] and not found[-1].clicks["open"]
 

@@ -93,8 +93,8 @@ def traffic(shown: int, seed: int) -> list[Sent]:
     return sorted(sent, key=lambda s: s[0])
 
 
-def send(settings: Settings, sent: list[Sent], *, close: bool) -> None:
-    """Write records with marks among them; to close, marks behind the last deadline too."""
+def send(settings: Settings, sent: list[Sent]) -> None:
+    """Write records with marks among them."""
     with Writer(settings, bulk=True) as writer:
         marker = Marker(settings, writer)
         due = sent[0][0]
@@ -104,9 +104,12 @@ def send(settings: Settings, sent: list[Sent], *, close: bool) -> None:
                 due += MARK_MS
             partition = partition_for(user.encode(), settings.kafka.partitions)
             writer.send(settings.topic(topic), partition, None, value, timestamp_ms=known)
-        over = sent[-1][0] + settings.flink.deadline_ms + HOUR
-        for behind in range(3 if close else 0):
-            marker.mark(over + behind * HOUR)
+
+
+def mark_the_end(settings: Settings, sent: list[Sent]) -> None:
+    """Write marks behind the last deadline; the job tells its watermark at the next ones."""
+    with Writer(settings, bulk=False) as writer:
+        Marker(settings, writer).mark(sent[-1][0] + settings.flink.deadline_ms + HOUR)
 
 
 def arrived(settings: Settings) -> list[Arrived]:

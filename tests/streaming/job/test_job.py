@@ -23,7 +23,7 @@ from streaming.kafka.writer import Writer
 from streaming.replay.replayer import Replayer
 from tests.streaming.expected_job import Arrived, Expected, expected_of
 from tests.streaming.job_process import JobProcess, dead_letters, samples, until
-from tests.streaming.live_traffic import arrived, live_settings, send, traffic
+from tests.streaming.live_traffic import arrived, live_settings, mark_the_end, send, traffic
 from tests.streaming.made_up import made_up_log
 
 # 55 minutes: events leave the window of a sitting
@@ -129,12 +129,12 @@ def test_late_repeated_early_and_broken_events_each_cost_themselves_only(
     create_topics(settings)
     sent = traffic(shown=900, seed=1)
     with JobProcess(settings) as job:
-        send(settings, sent[: len(sent) // 2], close=False)
+        send(settings, sent[: len(sent) // 2])
         until(lambda: len(samples(settings)) > len(sent) // 8, 300, "samples")
         job.kill()
         job.start()
-        send(settings, sent[len(sent) // 2 :], close=True)
-        sums = job.settled()
+        send(settings, sent[len(sent) // 2 :])
+        sums = job.settled(meanwhile=lambda: mark_the_end(settings, sent))
     compare(settings, arrived(settings))
     wanted = expected_of(arrived(settings), MOVIELENS, settings)
     assert sums.balances

@@ -207,7 +207,7 @@ def test_the_job_refuses_what_the_decoder_refuses_and_reads_what_it_reads(
                 writer.send(cluster.topic(topic), end, partition=at, timestamp_ms=over + behind)
     writer.flush()
     with JobProcess(cluster) as job:
-        sums = job.settled(180)
+        sums = job.settled()
     writer.close()
     assert sums.balances
 

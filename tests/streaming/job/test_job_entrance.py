@@ -104,7 +104,7 @@ FORMS: list[Callable[[str], str]] = [
     lambda text: text.replace('"ts":', '"ts":0'),
     lambda text: text[:-1] + ',"value":01,"position":01}',
     lambda text: text[:-1] + ',"value":1E2,"more":-0.0e+7}',
-    lambda text: text[:-1] + ',"value":1e400,"propensity":-1e999}',
+    lambda text: text[:-1] + ',"value":1e400}',
     lambda text: text[:-1] + ',"context":{"a":[1e400]}}',
     lambda text: text[:-1] + ',"context":{"a":1' + "0" * 400 + "}}",
     lambda text: text[:-1] + ',"context":{"a":1e400}',

@@ -68,6 +68,7 @@ def bench_loop(
     """
     session = Session("loop", options)
     log = find_log(options.log, options.path)
+    session.note_sampling(log)
     stop = log.index_at(
         time_of(log, max(1, min(int(log.count * options.sample), log.count) - live))
     )

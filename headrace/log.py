@@ -130,6 +130,12 @@ def _show(found: LogCheck) -> None:
             f"{found.joined:.1%} within the attribution window; 50, 90 and 99 % come within"
             f" {delays or '-'}"
         )
+    if found.unlisted:
+        rows["clicks on items that are not in their list"] = (
+            f"{found.unlisted:,}: they label nothing"
+        )
+    if found.early:
+        rows["actions before their impression"] = f"{found.early:,}: is a clock or a unit wrong?"
     for name, text in rows.items():
         table.add_row(name, text)
     out.print(table)

@@ -56,6 +56,9 @@ class LogCheck:
         duplicates: rows that are the same user, item and time (or request) as another one.
         joined: share of the actions in files of their own that find an impression in time; None:
             there are no such files.
+        unlisted: clicks whose item is not in the list of what was shown; they label nothing.
+        early: actions whose time lies before their impression's; of a row it counts as of the
+            impression, of a file of its own it labels nothing.
         delay_ms: how long after their impression 50, 90 and 99 % of these come.
         parts: the tenths.
         leaks: what would tell the outcome.
@@ -75,6 +78,8 @@ class LogCheck:
     last_ms: int
     duplicates: int
     joined: float | None
+    unlisted: int
+    early: int
     delay_ms: list[int]
     parts: list[PartOfLog] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
@@ -110,6 +115,16 @@ def _counted(stage: Stage) -> LogCheck:
         name: stage.one(f"SELECT count(*) FROM shown WHERE hit{at}")[0]
         for at, name in enumerate(stage.kinds)
     }
+    lists = log.events.lists
+    (unlisted,) = (
+        stage.one("SELECT coalesce(sum(unlisted), 0)::BIGINT FROM shown")
+        if lists is not None and lists.clicked is not None
+        else (0,)
+    )
+    early = sum(
+        stage.one(f"SELECT count(*) FROM shown WHERE hit{at} AND time{at} < ts")[0]
+        for at in range(len(stage.kinds))
+    )
     joined, delays = None, list[int]()
     stage.connection.execute("CREATE TEMP TABLE matched (row_at BIGINT)")
     if log.feedback is not None:
@@ -117,7 +132,8 @@ def _counted(stage: Stage) -> LogCheck:
             "SELECT action, count(*) FROM acted GROUP BY 1 ORDER BY 1"
         ).fetchall():
             actions[name] = actions.get(name, 0) + count
-        joined, delays = _joined(stage)
+        joined, before, delays = _joined(stage)
+        early += before
         label += " OR rowid IN (SELECT row_at FROM matched)"
         (positives,) = stage.one(f"SELECT count(*) FILTER ({label}) FROM shown")
     width = max((last - first + 1) / PARTS, 1)
@@ -158,6 +174,8 @@ def _counted(stage: Stage) -> LogCheck:
         last_ms=last,
         duplicates=shown - different,
         joined=joined,
+        unlisted=unlisted,
+        early=early,
         delay_ms=delays,
         parts=parts,
         leaks=[*suspects(log), *_telling(stage)],
@@ -175,8 +193,11 @@ def _new(stage: Stage, column: str) -> tuple[int, dict[int, int]]:
     return sum(ids for _, _, ids in found), {part: rows for part, rows, _ in found}
 
 
-def _joined(stage: Stage) -> tuple[float, list[int]]:
-    """Share of actions that find their impression in time, and quantiles of their delay."""
+def _joined(stage: Stage) -> tuple[float, int, list[int]]:
+    """Of actions in files of their own: the share in time, how many are early, delays.
+
+    Early is what comes before the impression of its request; delays are quantiles of the others.
+    """
     keyed = stage.log.feedback is not None and stage.log.feedback.request is not None
     keyed = keyed and stage.log.events.request is not None
     on = "a.user_id = s.user_id AND a.item_id = s.item_id"
@@ -193,16 +214,17 @@ def _joined(stage: Stage) -> tuple[float, list[int]]:
     window = stage.log.attribution_ms
     row = stage.connection.execute(
         f"SELECT count(*), count(*) FILTER (late BETWEEN 0 AND {window}),"
+        " count(*) FILTER (late < 0),"
         f" quantile_cont(late, [.5, .9, .99]) FILTER (late >= 0) FROM ({sql})"
     ).fetchone()
-    count, good, delays = row or (0, 0, None)
+    count, good, before, delays = row or (0, 0, 0, None)
     positive = [literal(name) for name, rule in stage.log.kinds.items() if rule.label == 1]
     if positive:
         stage.connection.execute(
             f"INSERT INTO matched SELECT DISTINCT row_at FROM ({sql}) WHERE late BETWEEN 0 AND"
             f" {window} AND action IN ({', '.join(positive)})"
         )
-    return (good / count if count else 0.0), [int(delay) for delay in delays or ()]
+    return (good / count if count else 0.0), before, [int(delay) for delay in delays or ()]
 
 
 def _telling(stage: Stage) -> list[str]:

@@ -344,6 +344,10 @@ class Stage:
             found = {
                 "item_id": "nullif(trim(__entry), '')",
                 "hit0": "list_contains(__c___clicked, trim(__entry))",
+                # clicks whose item is not in the list label nothing; the first entry counts them
+                "unlisted": "CASE WHEN __place = 0 THEN len(list_filter(list_distinct("
+                "list_transform(__c___clicked, lambda x: trim(x))), lambda x: NOT list_contains("
+                "list_transform(__c___entries, lambda y: trim(y)), x))) ELSE 0 END",
             }
         if lists.position:
             found["position"] = "__place::INTEGER"

@@ -100,7 +100,7 @@ def run(
     say = report or _quiet
     end = warm_up_end(data.log, protocol.warm_up)
     warm, stream = np.arange(end), np.arange(end, len(data))
-    labels = data.log.labels
+    labels, weights = data.log.labels, data.log.weights
     known_at = protocol.known_at or data.ts.__getitem__
 
     spec = protocol.spec or data.spec
@@ -108,7 +108,13 @@ def run(
     model = make(beside.spec)
     say("user state" if state else "encode", 0.0)
     batch = beside.warm_up(model, warm, known_at(warm))
-    model.fit(batch, labels[warm], seed=seed, progress=lambda part: say("warm-up", part))
+    model.fit(
+        batch,
+        labels[warm],
+        weights=weights[warm],
+        seed=seed,
+        progress=lambda part: say("warm-up", part),
+    )
     del batch  # half a gigabyte on large logs
 
     frozen = _copy(make(beside.spec), model)
@@ -136,7 +142,7 @@ def run(
                 one.take(some, data.ts[ours], model)
             logits["frozen weights"].append(frozen.predict(frozen.encode(some, admit=False)))
             batch = model.encode(some, admit=True)
-            logits["online"].append(model.predict_then_learn(batch, labels[ours])[0])
+            logits["online"].append(model.predict_then_learn(batch, labels[ours], weights[ours])[0])
     whole = {name: np.concatenate(found) for name, found in logits.items()}
     return Outcome(stream, whole | {one.refresh.name: one.finish() for one in served})
 

@@ -79,7 +79,11 @@ def _unit(
         start = time.perf_counter()
         batch = _encoded(model, train, len(split.train), admit=True)
         model.fit(
-            batch, log.labels[split.train], seed=seed, progress=lambda part: say("train", part)
+            batch,
+            log.labels[split.train],
+            weights=log.weights[split.train],
+            seed=seed,
+            progress=lambda part: say("train", part),
         )
         seconds = time.perf_counter() - start
         say("test", 0.0)

@@ -72,7 +72,7 @@ def render_job(declaration: Declaration, settings: Settings) -> JobSql:
             f" {settings.kafka.partitions}: a subtask that reads nothing stops time for all;"
             " raise kafka.partitions (before the topics are made) or lower flink.parallelism"
         )
-    stages = _Stages(declaration)
+    stages = _Stages(declaration, settings)
     script = [source_table(e, settings) for e in (IMPRESSION, CLICK)]
     for entrance in (IMPRESSION, CLICK):
         script += checked_view(entrance, settings).split(";\n\n")
@@ -115,9 +115,12 @@ FROM moments WHERE NOT asks OR kind IS NULL""",
 class _Stages:
     """The OVER stages: one per entity and window, items before users."""
 
-    def __init__(self, declaration: Declaration) -> None:
+    def __init__(self, declaration: Declaration, settings: Settings) -> None:
         self._frames: list[tuple[Entity, int | None]] = []
         self._declaration = declaration
+        # what a feature of clicks counts: positive actions, the first of each kind
+        kinds = ", ".join(literal(kind) for kind in sorted(settings.log.positives))
+        self._clicks = f"acts IN ({kinds})" if kinds else "FALSE"
         for entity in ("item", "user"):
             windows = {feature.window_ms for feature in declaration.of_entity(entity)}
             # a window's stage keeps its rows: before the others they are narrow
@@ -142,7 +145,7 @@ class _Stages:
             f"{aggregate} OVER w AS {name}"
             for feature in self._declaration.of_entity(entity)
             if feature.window_ms == window_ms
-            for name, aggregate in _aggregates(feature)
+            for name, aggregate in _aggregates(feature, self._clicks)
         ]
         return (
             f"CREATE TEMPORARY VIEW stage_{index + 1} AS\nSELECT *,\n  "
@@ -157,8 +160,8 @@ def _slots(feature: Streaming) -> list[str]:
     return [f"{feature.name}_{digit:x}" for digit in range(RECENT_SLOTS)]
 
 
-def _aggregates(feature: Streaming) -> list[tuple[str, str]]:
-    counts = "shows" if feature.source == "impression" else f"acts = {literal(feature.source)}"
+def _aggregates(feature: Streaming, clicks: str) -> list[tuple[str, str]]:
+    counts = "shows" if feature.source == "impression" else clicks
     match feature.aggregate:
         case "count":
             return [(feature.name, f"COUNT(CASE WHEN {counts} THEN 1 END)")]

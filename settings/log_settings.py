@@ -59,6 +59,15 @@ class LogSettings(Section):
     )
 
     @property
+    def positives(self) -> frozenset[str]:
+        """The kinds of action that make an impression a positive.
+
+        >>> LogSettings().positives
+        frozenset({'click'})
+        """
+        return frozenset(name for name, kind in self.actions.items() if kind.label == 1)
+
+    @property
     def waits_ms(self) -> int:
         """How long after its impression a sample is learnt, in event time.
 

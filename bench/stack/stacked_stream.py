@@ -12,11 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.log_rows import LogRows, Rows, Times, warm_up_end, whole_moments
 from bench.predict_then_learn import Outcome
-from features.log_arrays import LogArrays
+from features.log_arrays import Decisions, LogArrays
 from inttower.base.base_filter import Actions
 from inttower.core.batch import FloatArray
 from inttower.core.learner import Learner
@@ -53,14 +52,10 @@ def residual_network(spec: FeatureSpec, seed: int) -> Learner:
 
 
 def click_times(log: LogArrays) -> Times:
-    """When the click of each impression came [n]; of those without one, their own time."""
-    shown, clicks = log.impressions, log.clicks
-    clicked = np.flatnonzero(log.labels)
-    # of one user and item, the first click belongs to the first clicked impression, and so on
-    rows = clicked[np.lexsort((shown.ts[clicked], shown.items[clicked], shown.users[clicked]))]
-    order = np.lexsort((clicks.ts, clicks.items, clicks.users))
-    out = shown.ts.copy()
-    out[rows] = np.maximum(clicks.ts[order], shown.ts[rows])
+    """When the first click of each impression came [n]; of those without one, their own time."""
+    out = log.impressions.ts.copy()
+    latest_first = np.argsort(-log.clicks.ts, kind="stable")
+    out[log.click_rows[latest_first]] = log.clicks.ts[latest_first]
     return out
 
 
@@ -72,8 +67,8 @@ class StackedProtocol:
         warm_up: share of the rows that the warm-up learns; or
         until: the first row of the stream (for windows; none: by ``warm_up``).
         stop: one past its last row; none: all.
-        wait_ms: from a row's impression to its learning; none: the log's longest time from an
-            impression to its click, at most a minute.
+        wait_ms: from a row's impression to its learning; none: that of the log's TOML, or else the
+            log's longest time from an impression to an action, at most a minute.
         config: of the parts.
         network: whether there is one.
     """
@@ -105,13 +100,13 @@ class StackedStream:
         self._say = say
         self._seed = seed
         self._ts = data.ts
-        self._clicks = click_times(data.log) + _KNOWN_AFTER_MS
-        self._labels = data.log.labels
-        clicked = np.flatnonzero(self._labels)
-        self._click_order = clicked[np.argsort(self._clicks[clicked], kind="stable")]
-        self._click_order_ts = self._clicks[self._click_order]
-        delays = self._clicks - self._ts
-        self._wait = protocol.wait_ms or min(int(delays.max()), _MOST_WAIT_MS)
+        log = data.log
+        order = np.lexsort((log.click_rows, log.clicks.ts))
+        self._click_order = log.click_rows[order]
+        self._click_order_ts = log.clicks.ts[order] + _KNOWN_AFTER_MS
+        delays = log.decisions.ts - self._ts[log.decisions.rows] + _KNOWN_AFTER_MS
+        longest = int(delays.max(initial=_KNOWN_AFTER_MS))
+        self._wait = protocol.wait_ms or log.wait_ms or min(longest, _MOST_WAIT_MS)
         self.model = self._new()
 
     def _new(self) -> Stacked:
@@ -127,19 +122,20 @@ class StackedStream:
         start = protocol.until or warm_up_end(data.log, protocol.warm_up)
         stop = protocol.stop or len(data)
         known = int(self._ts[start]) - 1
+        # an action that comes later is not known yet
+        labels, weights = data.log.decisions.as_of(len(data), known - _KNOWN_AFTER_MS)
         warm = WarmUpRows(
             lambda part: data.columns(np.arange(part.start, part.stop)),
             self._ts[:start],
-            # a click that comes later is not known yet
-            self._labels[:start] * (self._clicks[:start] <= known).astype(np.uint8),
-            np.ones(start, np.float32),
-            self._clicks[:start],
+            labels[:start],
+            weights[:start],
+            click_times(data.log)[:start] + _KNOWN_AFTER_MS,
         )
         self.model.fit(warm, self._say)
         frozen = self._new()
         frozen.load_state(self.model.state())
         found: dict[str, list[FloatArray]] = {mode: [] for mode in STACKED_MODES}
-        queue = _Waiting(self._ts, self._clicks, self._labels, self._wait)
+        queue = _Waiting(self._ts, data.log.decisions, self._wait)
         for part in whole_moments(self._ts, start, stop, _STEP):
             self._say("stream", (part.start - start) / (stop - start))
             rows = np.arange(part.start, part.stop)
@@ -168,16 +164,38 @@ class StackedStream:
         """Clicks that became known in (after, until]."""
         first, last = np.searchsorted(self._click_order_ts, [after, until], "right")
         rows = self._click_order[first:last]
-        return Actions(self._data.columns(rows), self._clicks[rows])
+        return Actions(self._data.columns(rows), self._click_order_ts[first:last])
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A label that becomes known after its row is learnt."""
+
+    at: int
+    label: int
+    weight: float
+    number: int
+    is_last: bool
 
 
 class _Waiting:
-    """Rows that were shown and are not learnt yet, and those whose click may still come."""
+    """Rows that were shown and are not learnt yet, and those whose label may still change."""
 
-    def __init__(self, ts: Times, clicks: Times, labels: NDArray[np.uint8], wait_ms: int) -> None:
-        self._ts, self._clicks, self._labels, self._wait = ts, clicks, labels, wait_ms
+    def __init__(self, ts: Times, decisions: Decisions, wait_ms: int) -> None:
+        self._ts, self._wait = ts, wait_ms
+        self._decisions: dict[int, list[tuple[int, int, float]]] = {}
+        at = decisions.ts + _KNOWN_AFTER_MS
+        for row, *decided in zip(
+            decisions.rows.tolist(),
+            at.tolist(),
+            decisions.labels.tolist(),
+            decisions.weights.tolist(),
+            strict=True,
+        ):
+            self._decisions.setdefault(row, []).append((decided[0], decided[1], decided[2]))
         self._rows: list[tuple[Rows, Rows]] = []
-        self._late: list[tuple[int, int]] = []  # row, number
+        self._late: list[_Late] = []
+        self._learnt: dict[int, tuple[int, float]] = {}  # of rows whose label may still change
 
     def add(self, rows: Rows, numbers: Rows) -> None:
         """Rows of one call, in order."""
@@ -187,14 +205,44 @@ class _Waiting:
         """Let the model learn what has become due by ``now``."""
         while self._rows and self._ts[self._rows[0][0][-1]] + self._wait <= now:
             rows, numbers = self._rows.pop(0)
-            late = (self._labels[rows] > 0) & (self._clicks[rows] > self._ts[rows] + self._wait)
-            labels = np.where(late, 0, self._labels[rows])
-            model.learn(numbers, labels, None, now)
-            model.close(numbers[~late])
-            self._late += zip(rows[late].tolist(), numbers[late].tolist(), strict=True)
-        due = [one for one in self._late if self._clicks[one[0]] <= now]
-        if due:
-            self._late = [one for one in self._late if self._clicks[one[0]] > now]
-            numbers = np.array([number for _, number in due])
-            model.correct(numbers)
-            model.close(numbers)
+            labels, weights = np.zeros(len(rows), np.uint8), np.ones(len(rows), np.float32)
+            open_ = np.zeros(len(rows), np.bool_)
+            for place, (row, number) in enumerate(
+                zip(rows.tolist(), numbers.tolist(), strict=True)
+            ):
+                decided = self._decisions.get(row, [])
+                due = int(self._ts[row]) + self._wait
+                for at, label, weight in decided:
+                    if at <= due:
+                        labels[place], weights[place] = label, weight
+                    else:
+                        is_last = at == decided[-1][0]
+                        self._late.append(_Late(at, label, weight, number, is_last))
+                        open_[place] = True
+                if open_[place]:
+                    self._learnt[number] = (int(labels[place]), float(weights[place]))
+            model.learn(numbers, labels, weights, now)
+            model.close(numbers[~open_])
+        due_now = [one for one in self._late if one.at <= now]
+        if due_now:
+            self._late = [one for one in self._late if one.at > now]
+            self._correct(model, due_now)
+
+    def _correct(self, model: Stacked, changes: list[_Late]) -> None:
+        learnt = []
+        for one in changes:
+            learnt.append(self._learnt[one.number])
+            self._learnt[one.number] = (one.label, one.weight)
+        model.correct(
+            np.array([one.number for one in changes]),
+            np.array([one.weight for one in changes], np.float32),
+            np.array([one.label for one in changes], np.uint8),
+            (
+                np.array([label for label, _ in learnt], np.uint8),
+                np.array([weight for _, weight in learnt], np.float32),
+            ),
+        )
+        done = [one.number for one in changes if one.is_last]
+        for number in done:
+            self._learnt.pop(number, None)
+        model.close(np.array(done, np.int64))

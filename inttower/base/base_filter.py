@@ -4,7 +4,7 @@
     base.logits(numbers)                         # as served; record it
     base.acted(Actions(columns, ts))             # actions became known: they count
     base.learn(numbers, labels, weights)         # the rows' labels are known
-    base.correct(numbers, weights)               # learnt as 0, and an action came after all
+    base.correct(numbers, weights)               # learnt, and an action came after all
     base.close(numbers)                          # nothing more can come
 
 It works from the first row on. Scaling, strengths and half-lives are derived from the log's own
@@ -246,12 +246,37 @@ class BaseFilter:
         self.filters.learn(x, y, given.astype(np.float32), moments_of(ts))
         self._note(numbers, y, given)
 
-    def correct(self, numbers: IntArray, weights: FloatArray | None = None) -> None:
-        """Open rows that were learnt as 0 and have turned out 1."""
+    def correct(
+        self,
+        numbers: IntArray,
+        weights: FloatArray | None = None,
+        labels: Labels | None = None,
+        learnt: tuple[Labels, FloatArray] | None = None,
+    ) -> None:
+        """Open rows that were learnt with one label and weight, and have turned out another.
+
+        Args:
+            numbers: int64 [n], from :meth:`shown`.
+            weights: [n], over 0; none: ones.
+            labels: 0/1 [n], what they are; none: ones.
+            learnt: label and weight [n] as they were learnt; none: 0, and the weight of now.
+        """
+        if not len(numbers):
+            return
         given = np.ones(len(numbers), np.float32) if weights is None else weights
-        self.filters.correct(self.rows(numbers), given.astype(np.float32))
-        self._counts[0] -= len(numbers)
-        self._note(numbers, np.ones(len(numbers), np.float32), given)
+        y = np.ones(len(given), np.float32) if labels is None else np.asarray(labels, np.float32)
+        y0, w0 = (np.zeros_like(y), given) if learnt is None else learnt
+        old = np.asarray(y0, np.float32)
+        x = self.rows(numbers)
+        # the gradient of the new label less that of the old one
+        p = 0.5 + 0.5 * np.tanh(0.5 * self.filters.logits(x))
+        pull = (given * y - w0 * old - (given - w0) * p).astype(np.float32)
+        # a pull down is one up on the other side
+        sides = np.where(pull < 0, -1, 1).astype(np.float32)
+        self.filters.correct(x * sides[:, None], np.abs(pull))
+        self._counts[1] -= int(old.sum())
+        self._counts[0] -= len(old) - int(old.sum())
+        self._note(numbers, y, given)
 
     def close(self, numbers: IntArray) -> None:
         """Close rows: their windows have passed."""

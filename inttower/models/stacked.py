@@ -3,7 +3,7 @@
     numbers, logits = model.shown(columns, ts)        # record the logits; impressions are counted
     model.acted(Actions(columns, ts))                 # actions became known
     model.learn(numbers, labels, weights, known_at)   # the rows' labels are known
-    model.correct(numbers, weights)                   # learnt as 0, and an action came after all
+    model.correct(numbers, weights)                   # learnt, and an action came after all
     model.close(numbers)
 
 **Parts.** The base (:mod:`inttower.base.base_filter`) learns from the first row on. The user state
@@ -256,22 +256,38 @@ class Stacked:
         if len(self._waiting) >= self.config.batch:
             self._step()
 
-    def correct(self, numbers: IntArray, weights: FloatArray | None = None) -> None:
-        """Open rows that were learnt as 0 and have turned out 1.
+    def correct(
+        self,
+        numbers: IntArray,
+        weights: FloatArray | None = None,
+        labels: Labels | None = None,
+        learnt: tuple[Labels, FloatArray] | None = None,
+    ) -> None:
+        """Open rows that were learnt with one label and weight, and have turned out another.
 
         The user state keeps what it learnt: a belief has no step that takes an outcome back.
+
+        Args:
+            numbers: int64 [n], from :meth:`shown`.
+            weights: [n], over 0; none: ones.
+            labels: 0/1 [n], what they are; none: ones.
+            learnt: label and weight [n] as they were learnt; none: 0, and the weight of now.
         """
         if not len(numbers):
             return
         given = np.ones(len(numbers), np.float32) if weights is None else weights
-        self.base.correct(numbers, given)
+        new = np.ones(len(given)) if labels is None else np.asarray(labels, np.float64)
+        y0, w0 = (np.zeros(len(new)), given) if learnt is None else learnt
+        old = np.asarray(y0, np.float64)
+        self.base.correct(numbers, given, new, (old, w0))
         rows = [self._row(n) for n in numbers.tolist()]
-        parts, w = np.stack([r.parts for r in rows]), given.astype(np.float64)
-        self.mixing.update(parts, np.ones(len(rows)), w)
-        self.mixing.update(parts, np.zeros(len(rows)), -w)
-        for row, weight in zip(rows, given.tolist(), strict=True):
-            self._waiting.append((row.columns, 1.0, weight, float(row.parts[1])))
-            self._waiting.append((row.columns, 0.0, -weight, float(row.parts[1])))
+        parts = np.stack([r.parts for r in rows])
+        self.mixing.update(parts, new, given.astype(np.float64))
+        self.mixing.update(parts, old, -w0.astype(np.float64))
+        each = zip(rows, new.tolist(), given.tolist(), old.tolist(), w0.tolist(), strict=True)
+        for row, y, w, y_learnt, w_learnt in each:
+            self._waiting.append((row.columns, y, w, float(row.parts[1])))
+            self._waiting.append((row.columns, y_learnt, -w_learnt, float(row.parts[1])))
 
     def _row(self, number: int) -> _OpenRow:
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
+from settings.log_settings import ActionKind
 from streaming.events import Click, Entity, Impression
 
 Event = Impression | Click
@@ -29,8 +30,18 @@ class EventLog(Protocol):
     """How long after its impression a click of this log counts."""
 
     @property
+    def actions(self) -> Mapping[str, ActionKind]:
+        """The kinds of action, as ``log.actions`` of the settings has them."""
+        ...
+
+    @property
     def positives(self) -> frozenset[str]:
         """The kinds of action that make an impression a positive."""
+        ...
+
+    @property
+    def wait_ms(self) -> int | None:
+        """How long after its impression a sample is learnt; None: the default of the settings."""
         ...
 
     @property

@@ -8,9 +8,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from settings.log_settings import ActionKind
 from streaming.events import Entity
 from streaming.logs.catalogues import read_catalogue
 from streaming.logs.event_log import Event
@@ -67,9 +68,22 @@ class OwnLog:
         return self.summary.first_ts, self.summary.last_ts
 
     @property
+    def actions(self) -> Mapping[str, ActionKind]:
+        """The kinds of action, as ``log.actions`` of the settings has them."""
+        return {
+            name: ActionKind(label=None if rule.label == "none" else rule.label, weight=rule.weight)
+            for name, rule in self.declared.kinds.items()
+        }
+
+    @property
     def positives(self) -> frozenset[str]:
         """The kinds of action that make an impression a positive."""
-        return frozenset(name for name, rule in self.declared.kinds.items() if rule.label == 1)
+        return frozenset(name for name, kind in self.actions.items() if kind.label == 1)
+
+    @property
+    def wait_ms(self) -> int | None:
+        """How long after its impression a sample is learnt; None: the default of the settings."""
+        return self.declared.wait_ms
 
     @property
     def sampling_rate(self) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
+from settings.log_settings import ActionKind, LogSettings
 from streaming.events import Entity
 from streaming.logs import Event
 
@@ -15,7 +17,9 @@ class EventRows:
     declaration = "movielens"
     attribution_ms = 500
     sampling_rate = 1.0
+    actions: ClassVar[Mapping[str, ActionKind]] = LogSettings().actions
     positives = frozenset({"click"})
+    wait_ms = None
 
     def __init__(
         self,

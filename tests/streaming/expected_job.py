@@ -81,7 +81,7 @@ def expected_of(
             assert isinstance(event, TimeMark)
     shown = _first_ones(impressions, found)
     acted = _matched(clicks, shown, settings, found)
-    _Features(declaration, shown, acted).fill(found)
+    _Features(declaration, shown, acted, settings.log.positives).fill(found)
     for one in acted:
         action = settings.log.actions[one.kind]
         if action.label is None:
@@ -153,12 +153,22 @@ def _matched(
 class _Features:
     """Features as of each ask, by looking through all that was known before."""
 
-    def __init__(self, declaration: Declaration, shown: list[_Shown], acted: list[_Acted]) -> None:
+    def __init__(
+        self,
+        declaration: Declaration,
+        shown: list[_Shown],
+        acted: list[_Acted],
+        positives: frozenset[str],
+    ) -> None:
         self._declaration = declaration
         self._shown = shown
         # (user, item, when it counts, its time, kind)
         events = [(s.event.user_id, s.event.item_id, s.at, s.event.ts, "impression") for s in shown]
-        events += [(a.event.user_id, a.event.item_id, a.at, a.event.ts, a.kind) for a in acted]
+        events += [
+            (a.event.user_id, a.event.item_id, a.at, a.event.ts, "click")
+            for a in acted
+            if a.kind in positives
+        ]
         self._of: dict[tuple[str, str], list[tuple[str, int, int, str]]] = defaultdict(list)
         for user, item, at, ts, kind in events:
             for key in (("user", user), ("item", item)):

@@ -17,7 +17,6 @@ from bench.stack.stacked_stream import (
     STACKED_MODES,
     StackedProtocol,
     StackedStream,
-    click_times,
 )
 from bench.stack.user_errors import errors
 from features.log_arrays import LogArrays, load
@@ -39,17 +38,23 @@ def turned(cut: int) -> LogArrays:
     """Equal before row ``cut``; behind it, what was clicked is not, and nothing else is."""
     labels = LOG.labels.copy()
     labels[cut:] = 0
-    clicked = np.flatnonzero(LOG.labels)
-    times = click_times(LOG)[clicked]
-    order = np.lexsort((LOG.impressions.items[clicked], LOG.impressions.users[clicked], times))
-    kept = order[clicked[order] < cut]
+    kept, decided = LOG.click_rows < cut, LOG.decisions.rows < cut
     clicks = replace(
         LOG.clicks,
-        users=LOG.impressions.users[clicked[kept]],
-        items=LOG.impressions.items[clicked[kept]],
-        ts=times[kept],
+        users=LOG.clicks.users[kept],
+        items=LOG.clicks.items[kept],
+        ts=LOG.clicks.ts[kept],
     )
-    return replace(LOG, labels=labels, clicks=clicks)
+    decisions = replace(
+        LOG.decisions,
+        rows=LOG.decisions.rows[decided],
+        ts=LOG.decisions.ts[decided],
+        labels=LOG.decisions.labels[decided],
+        weights=LOG.decisions.weights[decided],
+    )
+    return replace(
+        LOG, labels=labels, clicks=clicks, click_rows=LOG.click_rows[kept], decisions=decisions
+    )
 
 
 def test_each_row_is_predicted_with_nothing_that_became_known_later() -> None:

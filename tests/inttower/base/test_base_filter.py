@@ -172,6 +172,34 @@ def test_a_correction_moves_the_mean_to_where_the_true_label_would_have() -> Non
     assert np.abs(corrected.weights - known.weights).max() < 0.25 * wrong
 
 
+@pytest.mark.parametrize(
+    ("learnt", "true"),
+    [((0, 1.0), (1, 3.0)), ((1, 1.0), (0, 2.0)), ((0, 1.0), (0, 3.0)), ((0, 1.0), (1, 0.5))],
+)
+def test_a_correction_takes_back_what_was_learnt_of_another_label_or_weight(
+    learnt: tuple[int, float], true: tuple[int, float]
+) -> None:
+    log = MadeUp(1_500, nothing)
+    late = np.zeros(1_500, np.bool_)
+    late[1_200::10] = True
+    bases = []
+    for label, weight in (true, learnt, learnt):
+        base = BaseFilter(SPEC)
+        bases.append(base)
+        numbers = base.shown(log.part(slice(None)), log.ts)
+        labels = np.where(late, label, np.arange(1_500) % 5 == 0).astype(np.uint8)
+        base.learn(numbers, labels, np.where(late, weight, 1).astype(np.float32))
+    known, wrong, corrected = bases
+    ones = np.ones(int(late.sum()), np.float32)
+    corrected.correct(
+        np.flatnonzero(late), true[1] * ones, true[0] * ones, (learnt[0] * ones, learnt[1] * ones)
+    )
+    rows = np.flatnonzero(late)
+    error = np.abs(wrong.logits(rows) - known.logits(rows)).mean()
+    assert error > 0.02
+    assert np.abs(corrected.logits(rows) - known.logits(rows)).mean() < 0.4 * error
+
+
 def test_one_first_click_at_a_low_rate_does_not_throw_the_weights() -> None:
     filters = FilterAverage([FilterConfig(np.arange(150), 10.0)], 150, -7.0)
     x = np.ones((1, 150), np.float32)

@@ -214,7 +214,11 @@ def test_a_store_that_fails_is_tried_again_and_stops_nothing(
     in_the_way.unlink()
     desk.publisher.tick()
     assert desk.served(CHAMPION, "000001").manifest.metrics["learnt"] > WARMUP
-    assert desk.served(FROZEN, "000001").manifest.metrics == {"run": "run 1", "learnt": WARMUP}
+    assert desk.served(FROZEN, "000001").manifest.metrics == {
+        "run": "run 1",
+        "learnt": WARMUP,
+        "fits": 1,
+    }
     # what was touched meanwhile is in the version, what comes now is on top of it
     assert desk.deltas() == []
     learnt = desk.learn(100)

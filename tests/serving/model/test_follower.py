@@ -278,7 +278,7 @@ def test_a_late_server_takes_the_newest_sound_version(
     world.until(lambda: world.serving() == ("000001", -1))
     refused = [r["what"] for r in world.versions()["refused"]]
     assert refused == ["version 000002", "version 000003"]
-    assert world.http.get("/readyz").is_success
+    world.until(lambda: world.http.get("/readyz").is_success)
 
 
 # ---------------------------------------------------------------------- when things go wrong

@@ -40,7 +40,7 @@ def init(
     Example: [bold]headrace log init ratings.csv movies.csv --out films.toml[/bold]
     """
     from settings.errors import ConfigurationError
-    from streaming.logs.draft_log import draft_log
+    from streaming.logs.draft.draft_log import draft_log
 
     text = draft_log(files, name, (target.parent if target else Path()).absolute())
     if target is None:

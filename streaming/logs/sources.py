@@ -127,7 +127,7 @@ def open_source(
     for path in files:
         if not path.stat().st_size:
             raise LogFileError(f"{path} holds no rows: it is empty; was the file cut short?")
-    kind = table.format or _format_of(files[0], place)
+    kind = table.format or format_of(files[0], place)
     if kind == "parquet":
         return _parquet(connection, files, place, wanted)
     if kind == "jsonl":
@@ -135,7 +135,12 @@ def open_source(
     return _csv(files, table, place, wanted)
 
 
-def _format_of(path: Path, place: str) -> str:
+def format_of(path: Path, place: str) -> str:
+    """csv, jsonl or parquet, by a file's name.
+
+    Raises:
+        ConfigurationError: it is of a format that is not read.
+    """
     suffix = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
     # a name such as u.data or ratings.1 says nothing: most are separated texts
     if suffix.lower() in {".xlsx", ".xls", ".zip", ".tar", ".7z", ".avro", ".orc"}:
@@ -253,8 +258,9 @@ def _layout(
         _check_header(path, names, line, place=place, wanted=wanted, separator=separator)
     if twice := [name for name, n in Counter(names).items() if n > 1]:
         raise LogFileError(
-            f"{path}: the column {twice[0]!r} stands twice; name the columns with"
-            f" {place}.columns = […] and {place}.header = true"
+            f"{path}, line 1: the column {twice[0]!r} stands twice; give each of the {len(names)}"
+            f" columns a name with {place}.columns = […], and {place}.header = true, or false if"
+            " the first line is a row (`headrace log init` finds out)"
         )
     if header and not any(one.strip() for one in lines[1:]):
         raise LogFileError(f"{path} holds no rows behind its header: was the file cut short?")

@@ -1,0 +1,1 @@
+"""Drafts the declaration of a log from a look at its files."""

@@ -167,7 +167,7 @@ class Declaration:
     """All features of one log.
 
     Args:
-        name: what ``log.name`` in the settings says.
+        name: of the log, in lower case.
         streaming: in the order in which their columns stand everywhere.
         statics: attributes that travel apart from the samples.
         dense: numbers for the towers; a tower gets those made of its entity's features.

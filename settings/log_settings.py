@@ -32,10 +32,12 @@ class LogSettings(Section):
         " features, the attribution window and the kinds of action",
     )
     path: Path | None = Field(
-        None, description="the folder that the TOML's files lie in; none: that of the TOML"
+        None, description="the folder of the TOML's files; none: that of the TOML"
     )
     name: str = Field(
-        "movielens", description="a declaration in features/, where there is no log.file"
+        "movielens",
+        description="the log's name; without a log.file only movielens, whose features are in"
+        " features/logs",
     )
     attribution_ms: int = Field(
         500,

@@ -28,7 +28,7 @@ from settings.errors import HeadraceError
 STOP_SECONDS = 20.0
 # after running this long a part has started well: its earlier deaths no longer count
 _RECOVERED_SECONDS = 60.0
-_SAY_SECONDS = 10.0
+_REPORT_SECONDS = 10.0
 _LOOK_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _LAST_LINES = 8
@@ -68,7 +68,7 @@ class _Running:
         self.progress = StartProgress(process.pid, log)
         self.ready = False
         self.again_at: float | None = None
-        self.looked = self.said = self.progress.began
+        self.looked = self.progress.began
 
 
 class Launcher:
@@ -100,6 +100,7 @@ class Launcher:
         self._limits = limits
         self._most_deaths = most_deaths
         self._running: dict[str, _Running] = {}
+        self._reported = 0.0
         self.restarts = 0
 
     def __enter__(self) -> Launcher:
@@ -125,6 +126,7 @@ class Launcher:
                 running = self._running[name]
                 if failure := self._look(running):
                     raise self._failure(running.part, failure)
+            self._report_starting()
             time.sleep(_POLL_SECONDS)
 
     def begin(self, parts: Sequence[Part]) -> None:
@@ -150,6 +152,7 @@ class Launcher:
                     running.begin(self._spawn(running.part), self._log(running.part))
             elif failure := self._look(running):
                 self._died(running, failure)
+        self._report_starting()
 
     def pids(self) -> dict[str, int]:
         """The process id of each part."""
@@ -187,9 +190,6 @@ class Launcher:
         if now - running.looked >= min(_LOOK_SECONDS, self._limits.stall_timeout_s / 4):
             running.looked = now
             progress.look()
-        if now - running.said >= _SAY_SECONDS:
-            running.said = now
-            self._report(f"{name}: {progress.line()}")
         if now - progress.moved > self._limits.stall_timeout_s:
             return (
                 f"is not ready and did nothing for {self._limits.stall_timeout_s:g} s"
@@ -200,6 +200,15 @@ class Launcher:
                 f"was not ready within {self._limits.start_timeout_s:g} s (deploy.start_timeout_s)"
             )
         return ""
+
+    def _report_starting(self) -> None:
+        """Report what all starting parts are doing, in one line every ten seconds."""
+        starting = [r for r in self._running.values() if not r.ready and r.again_at is None]
+        now = time.monotonic()
+        if any(now - max(self._reported, r.progress.began) >= _REPORT_SECONDS for r in starting):
+            self._reported = now
+            parts = (f"{r.part.name} ({r.progress.line()})" for r in starting)
+            self._report(f"starting: {', '.join(parts)}")
 
     def _died(self, running: _Running, failure: str) -> None:
         lived = time.monotonic() - running.progress.began

@@ -11,7 +11,8 @@ import psutil
 # the parts' logging format: date, time, level, module, message; not the lines of libraries
 _LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ [A-Z]+ (?!kafka|apache_beam|pyflink)[\w.]+:? (.+)$")
 _TAIL_BYTES = 16_384
-_LONGEST = 120
+# one line names several parts
+_LONGEST = 60
 # an idle JVM's own threads use less between two checks
 _CPU_SECONDS = 0.05
 
@@ -53,10 +54,9 @@ class StartProgress:
             self.moved = time.monotonic()
 
     def line(self) -> str:
-        """One line: how long, how much CPU time, and the part's last message."""
-        said = last_message(self._log, self._start) or "loading its code"
-        seconds = time.monotonic() - self.began
-        return f"starting for {seconds:.0f} s ({self._cpu:.0f} s of CPU): {said}"
+        """The part's last message, and the seconds since it was started."""
+        message = last_message(self._log, self._start) or "importing"
+        return f"{message}, {time.monotonic() - self.began:.0f} s"
 
     def _cpu_seconds(self) -> float:
         try:

@@ -1,1 +1,1 @@
-"""The feature declarations of the logs that come with headrace."""
+"""The features that are used where the settings name no log file."""

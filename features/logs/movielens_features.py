@@ -1,4 +1,7 @@
-"""MovieLens: a rating is an impression, and a click too if it is over 3."""
+"""MovieLens: a rating is an impression, and a click too if it is over 3.
+
+The only features written by hand; those of all other logs are generated (features/generate.py).
+"""
 
 from __future__ import annotations
 

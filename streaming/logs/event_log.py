@@ -24,7 +24,7 @@ class EventLog(Protocol):
     """What the log is called, such as ``ml-1m``."""
 
     declaration: str
-    """The feature declaration that fits this log (``log.name`` of the settings)."""
+    """The log whose features fit this one (``log.name`` of the settings)."""
 
     attribution_ms: int
     """How long after its impression a click of this log counts."""

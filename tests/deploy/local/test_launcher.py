@@ -119,7 +119,7 @@ def test_a_part_that_does_nothing_is_stuck(tmp_path: Path) -> None:
 def test_a_part_that_makes_progress_is_waited_for_until_the_limit(
     tmp_path: Path, work: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SAY_SECONDS", 0.5)
+    monkeypatch.setattr(module, "_REPORT_SECONDS", 0.5)
     said: list[str] = []
     limits = QUICK.model_copy(update={"start_timeout_s": 2.5})
     code = f"{LOGGED.format('planning the SQL')}\nprint('noise')\n{work}"
@@ -129,7 +129,23 @@ def test_a_part_that_makes_progress_is_waited_for_until_the_limit(
     ):
         launcher.start([python("a", code, ready=False)])
     message = "planning the SQL" if "pass" in work else "works"
-    assert re.search(rf"^a: starting for \d s \(\d s of CPU\): {message}$", said[-1])
+    assert re.search(rf"^starting: a \({message}, \d s\)$", said[-1])
+
+
+def test_one_line_reports_all_starting_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REPORT_SECONDS", 0.2)
+    lines: list[str] = []
+    expected = re.compile(r"starting: a \(importing, \d s\), b \(importing, \d s\)")
+
+    def reported() -> bool:
+        launcher.watch()
+        return any(expected.fullmatch(line) for line in lines)
+
+    with Launcher(tmp_path, lines.append, QUICK) as launcher:
+        launcher.begin([python(name, SLEEP, ready=name == "c") for name in "abc"])
+        assert until(reported)
 
 
 def test_a_part_may_be_given_up_by_who_cannot_wait(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from features.logs.registry import declaration
+from features.declared import declared_features
+from features.logs.movielens_features import MOVIELENS
 from features.sql import render_job
 from settings.errors import ConfigurationError
 from settings.log_settings import ActionKind
@@ -56,7 +57,7 @@ def test_kinds_weights_and_wait_come_from_the_toml(tmp_path: Path) -> None:
 
 
 def test_the_job_labels_by_them(tmp_path: Path) -> None:
-    text = render_job(declaration("movielens"), settings_of(tmp_path)).text
+    text = render_job(MOVIELENS, settings_of(tmp_path)).text
     assert "WHEN 'buy' THEN 1 WHEN 'hide' THEN 0 WHEN 'click' THEN 1 END" in text
     assert "WHEN 'hide' THEN CAST(2.5 AS DOUBLE)" in text
 
@@ -79,3 +80,9 @@ def test_a_wait_that_cannot_be(wait: str, message: str) -> None:
     data = {"name": "small", "attribution": "30min", "wait": wait, "events": events}
     with pytest.raises(ConfigurationError, match=message):
         parse_log_file(data, "small.toml")
+
+
+def test_features_without_a_log_file_are_movielens_alone(tmp_path: Path) -> None:
+    assert declared_features(Settings(state=tmp_path)) is MOVIELENS
+    with pytest.raises(ConfigurationError, match="'films'.*set log.file"):
+        declared_features(Settings(state=tmp_path).with_changes(log={"name": "films"}))

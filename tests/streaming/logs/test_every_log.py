@@ -18,7 +18,6 @@ from bench.log_rows import LogRows
 from features.declaration import Declaration
 from features.generate import generated_declaration
 from features.log_arrays import load
-from features.logs.registry import declaration
 from features.model_inputs import model_spec
 from features.sql import render_job
 from settings.settings import Settings
@@ -111,7 +110,8 @@ def test_real_samples_are_those_of_the_readers_that_went(name: str) -> None:
     folder = REAL / name
     if not folder.is_dir():
         pytest.skip(f"the real log {name} is not on this machine")
-    arrays = load(find_log(name, folder), declaration(name))
+    log = find_log(name, folder)
+    arrays = load(log, generated_declaration(log))
     found = hashlib.sha256()
     for happened in (arrays.impressions, arrays.clicks):
         for column in (happened.users, happened.items, happened.ts):

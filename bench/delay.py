@@ -13,13 +13,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from bench.auc_series import auc_figure, auc_table, by_model
 from bench.bench_models import contender
 from bench.log_rows import LogRows, Times
 from bench.predict_then_learn import OVERALL, Protocol, measured, run
 from bench.refresh import Refresh
 from bench.results import Key, Options, Row
 from bench.session import Report, Session, Unit
-from bench.summary import mean_of, spread_of
 
 LAGS = ["0s", "10s", "60s", "5min", "1h", "1d", "256"]
 _NONE = "0s"
@@ -95,40 +95,14 @@ def late(ts: Times, lag: Refresh | None) -> Times:
     return ts - np.int64(lag.every_ms)
 
 
-def _series(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    series: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        series.setdefault((row.key["model"], row.key["mode"]), []).append(row)
-    return series
-
-
 def _label(lag: str) -> str:
     return f"every {lag} events" if lag.isdecimal() else lag
 
 
 def _table(rows: Sequence[Row], lags: Sequence[str]) -> Table:
-    table = Table(title="AUC by how late the features are")
-    table.add_column("model")
-    table.add_column("mode")
-    for lag in lags:
-        table.add_column(_label(lag))
-    for (model, mode), some in _series(rows).items():
-        cells = [spread_of([r for r in some if r.key["lag"] == lag], "auc") for lag in lags]
-        table.add_row(contender(model).title, mode, *cells)
-    return table
+    series = by_model(rows, "mode", "lag")
+    return auc_table("AUC by how late the features are", "mode", series, lags, _label)
 
 
 def _figure(rows: Sequence[Row], lags: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    panel = figure.subplots()
-    for (model, mode), some in _series(rows).items():
-        means = [
-            mean_of([r for r in some if r.key["lag"] == lag], "auc", missing=float("nan"))
-            for lag in lags
-        ]
-        labels = [_label(lag) for lag in lags]
-        panel.plot(labels, means, marker="o", label=f"{contender(model).title}, {mode}")
-    panel.set(xlabel="features are late by", ylabel="AUC of the stream")
-    panel.grid(alpha=0.3)
-    panel.legend()
-    return figure
+    return auc_figure("features are late by", by_model(rows, "mode", "lag"), lags, _label)

@@ -13,13 +13,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from bench.auc_series import auc_figure, auc_table, by_model
 from bench.bench_models import contender
 from bench.log_rows import LogRows
 from bench.predict_then_learn import OVERALL, Protocol, measured, run
 from bench.refresh import Refresh
 from bench.results import Key, Options, Row
 from bench.session import Report, Session, Unit
-from bench.summary import mean_of, spread_of
 from inttower.core.spec import FeatureSpec
 
 # oldest first, as in the report
@@ -92,43 +92,15 @@ def ids_only(spec: FeatureSpec) -> FeatureSpec:
     return FeatureSpec(tuple(f for f in spec.fields if f.kind in {"sparse", "multi"}))
 
 
-def _series(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    series: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        series.setdefault((row.key["model"], row.key["inputs"]), []).append(row)
-    return series
-
-
 def _table(rows: Sequence[Row], names: Sequence[str]) -> Table:
-    table = Table(title="AUC by how often the served weights are renewed")
-    table.add_column("model")
-    table.add_column("inputs")
-    for name in names:
-        table.add_column(_label(name))
-    for (model, inputs), some in _series(rows).items():
-        cells = [spread_of([r for r in some if r.key["weights"] == n], "auc") for n in names]
-        table.add_row(contender(model).title, inputs, *cells)
-    return table
+    series = by_model(rows, "inputs", "weights")
+    title = "AUC by how often the served weights are renewed"
+    return auc_table(title, "inputs", series, names, _label)
 
 
 def _figure(rows: Sequence[Row], names: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    panel = figure.subplots()
-    for (model, inputs), some in _series(rows).items():
-        means = [
-            mean_of([r for r in some if r.key["weights"] == n], "auc", missing=float("nan"))
-            for n in names
-        ]
-        panel.plot(
-            [_label(n) for n in names],
-            means,
-            marker="o",
-            label=f"{contender(model).title}, {inputs}",
-        )
-    panel.set(xlabel="served weights are renewed", ylabel="AUC of the stream")
-    panel.grid(alpha=0.3)
-    panel.legend()
-    return figure
+    series = by_model(rows, "inputs", "weights")
+    return auc_figure("served weights are renewed", series, names, _label)
 
 
 def _label(weights: str) -> str:

@@ -90,7 +90,8 @@ def ensure_applied(settings: Settings, declaration: Declaration) -> None:
     path = folder(settings)
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(suffix=".json", dir=path) as file:
-        settings.write(Path(file.name))
+        file.write(settings.to_json())
+        file.flush()
         command = [sys.executable, "-m", "features.feast_repo", file.name]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:

@@ -96,14 +96,13 @@ class Settings(BaseSettings):
                 data[name] = value
         return _Resolved.model_validate(data)
 
-    def write(self, path: Path) -> None:
-        """Write these settings to a file, for the processes of the parts."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.model_dump_json(indent=1))
+    def to_json(self) -> bytes:
+        """These settings as a file for the processes of the parts."""
+        return self.model_dump_json(indent=1).encode()
 
     @classmethod
     def read(cls, path: Path) -> Settings:
-        """Read what :meth:`write` wrote, and nothing from configuration file or environment."""
+        """Read a file of :meth:`to_json`, and nothing from configuration file or environment."""
         return _Resolved.model_validate_json(path.read_text())
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from deploy.local.launcher import Part
 from features.declared import keep_declaration
 from features.sql import render_job
+from inttower.core.durable_files import write_atomic
 from settings.errors import ConfigurationError
 from settings.settings import Settings
 from streaming.kafka.client import create_topics, wait_for_broker
@@ -45,10 +46,11 @@ def write_settings(settings: Settings) -> Path:
         The path of the settings, which every part gets as its argument.
     """
     path = settings.state / SETTINGS_FILE
-    settings.write(path)
     sql = settings.state / "flink" / "job.sql"
     sql.parent.mkdir(parents=True, exist_ok=True)
-    sql.write_text(render_job(keep_declaration(settings), settings).text)
+    # a part that is starting meanwhile reads the file before or the new one
+    write_atomic(path, settings.to_json())
+    write_atomic(sql, render_job(keep_declaration(settings), settings).text.encode())
     return path
 
 

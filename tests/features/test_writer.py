@@ -124,7 +124,7 @@ def test_the_process_serves_metrics_and_ends_on_sigterm(cluster: Settings, row: 
     create_topics(cluster)
     _produce(cluster, "features.user", *[("1", row("user", "1", T + i)) for i in range(3)])
     path = cluster.state / "settings.json"
-    cluster.write(path)
+    path.write_bytes(cluster.to_json())
     process = subprocess.Popen(
         [sys.executable, "-m", "features.feature_writer", str(path)],
         stderr=subprocess.PIPE,

@@ -31,10 +31,10 @@ def test_an_unknown_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_part_reads_what_was_written_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "state" / "settings.json"
+    path = tmp_path / "settings.json"
     settings = Settings().with_changes(
         state=tmp_path, trainer={"warmup_until_ms": 5}, serving={"channels": ("a", "b")}
     )
-    settings.write(path)
+    path.write_bytes(settings.to_json())
     monkeypatch.setenv("HEADRACE_KAFKA__PARTITIONS", "99")
     assert Settings.read(path).model_dump() == settings.model_dump()

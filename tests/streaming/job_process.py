@@ -39,7 +39,7 @@ class JobProcess:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.path = settings.state / "settings.json"
-        settings.write(self.path)
+        self.path.write_bytes(settings.to_json())
         sql = settings.state / "flink" / "job.sql"
         sql.parent.mkdir(parents=True, exist_ok=True)
         sql.write_text(render_job(MOVIELENS, settings).text)

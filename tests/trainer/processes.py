@@ -77,7 +77,7 @@ class TrainerProcess:
         self.settings = settings
         self._path = settings.state / "settings.json"
         self._log = settings.state / f"{name}.log"
-        settings.write(self._path)
+        self._path.write_bytes(settings.to_json())
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def __enter__(self) -> TrainerProcess:

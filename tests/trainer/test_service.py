@@ -89,7 +89,7 @@ def undisturbed(broker: Settings, tmp_path_factory: pytest.TempPathFactory) -> U
     log = synthetic.partition_log(VALUES, every=50)
     feed(settings, log)
     path = settings.state / "settings.json"
-    settings.write(path)
+    path.write_bytes(settings.to_json())
     process = subprocess.Popen(
         [sys.executable, "-m", "trainer", str(path)], stderr=subprocess.PIPE, text=True
     )

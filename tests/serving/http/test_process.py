@@ -21,7 +21,7 @@ def test_it_is_small_ranks_at_once_and_ends_on_sigterm(
     create_topics(cluster)
     settings = cluster.with_changes(serving={"port": unused_port()})
     path = settings.state / "settings.json"
-    settings.write(path)
+    path.write_bytes(settings.to_json())
     process = subprocess.Popen(
         [sys.executable, "-m", "serving", str(path)], stderr=subprocess.PIPE, text=True
     )

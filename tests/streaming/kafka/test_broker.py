@@ -95,7 +95,7 @@ def test_a_broker_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
 def test_as_a_process_it_serves_metrics_and_ends_on_sigterm(tmp_path: Path) -> None:
     settings = free_settings(tmp_path)
     file = tmp_path / "settings.json"
-    settings.write(file)
+    file.write_bytes(settings.to_json())
     process = subprocess.Popen(
         [sys.executable, "-m", "streaming.kafka.broker", str(file)],
         stderr=subprocess.PIPE,

@@ -17,7 +17,7 @@ from tests.streaming.made_up import read_events
 
 def start(settings: Settings, folder: Path) -> subprocess.Popen[bytes]:
     file = folder / "settings.json"
-    settings.write(file)
+    file.write_bytes(settings.to_json())
     return subprocess.Popen([sys.executable, "-m", "streaming.kafka.clock", str(file)])
 
 

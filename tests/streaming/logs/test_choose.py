@@ -84,5 +84,5 @@ def test_a_wait_that_cannot_be(wait: str, message: str) -> None:
 
 def test_features_without_a_log_file_are_movielens_alone(tmp_path: Path) -> None:
     assert declared_features(Settings(state=tmp_path)) is MOVIELENS
-    with pytest.raises(ConfigurationError, match="'films'.*set log.file"):
+    with pytest.raises(ConfigurationError, match=r"'films'.*set log\.file"):
         declared_features(Settings(state=tmp_path).with_changes(log={"name": "films"}))

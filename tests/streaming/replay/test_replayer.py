@@ -120,7 +120,7 @@ streaming.replay.replayer.Replayer(Settings.read(Path(sys.argv[1])), made_up_log
 
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(cluster: Settings, tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
-    cluster.write(file)
+    file.write_bytes(cluster.to_json())
     kills = 0
     for delay in (0.7, 1.0, 1.5, 0.9, 60.0):
         process = subprocess.Popen(

@@ -104,10 +104,12 @@ def run(
     known_at = protocol.known_at or data.ts.__getitem__
 
     spec = protocol.spec or data.spec
-    beside = UserStateFeatures(data, spec, state=state, refit_every=protocol.refit_every)
-    model = make(beside.spec)
+    user_state_features = UserStateFeatures(
+        data, spec, state=state, refit_every=protocol.refit_every
+    )
+    model = make(user_state_features.spec)
     say("user state" if state else "encode", 0.0)
-    batch = beside.warm_up(model, warm, known_at(warm))
+    batch = user_state_features.warm_up(model, warm, known_at(warm))
     model.fit(
         batch,
         labels[warm],
@@ -117,16 +119,16 @@ def run(
     )
     del batch  # half a gigabyte on large logs
 
-    frozen = _copy(make(beside.spec), model)
+    frozen = _copy(make(user_state_features.spec), model)
     logits: dict[str, list[FloatArray]] = {"frozen weights": [], "online": []}
     if protocol.frozen_features:
         logits["frozen"] = []
     then = int(data.ts[end])
     served = [
-        ServedWeights(refresh, _copy(make(beside.spec), model), then)
+        ServedWeights(refresh, _copy(make(user_state_features.spec), model), then)
         for refresh in protocol.refreshes
     ]
-    still = beside.copy()
+    still = user_state_features.copy()
     for part in whole_moments(data.ts, end, len(data), CHUNK):
         say("stream", (part.start - end) / len(stream))
         rows = np.arange(part.start, part.stop)
@@ -137,7 +139,9 @@ def run(
             logits["frozen"].append(frozen.predict(frozen.encode(frozen_columns, admit=False)))
         for inner in whole_moments(data.ts[rows], 0, len(rows), protocol.batch):
             ours = rows[inner]
-            some = beside.streamed(part_of(columns, inner), data.ts[ours], labels[ours])
+            some = user_state_features.streamed(
+                part_of(columns, inner), data.ts[ours], labels[ours]
+            )
             for one in served:
                 one.take(some, data.ts[ours], model)
             logits["frozen weights"].append(frozen.predict(frozen.encode(some, admit=False)))

@@ -39,7 +39,7 @@ class Unit:
     """A piece of work that is measured whole or not at all.
 
     Args:
-        title: shown beside the progress bar.
+        title: shown with the progress bar.
         key: what all its rows have in common.
         count: how many rows it gives.
         measure: does it; gives each row's further key and its figures.

@@ -58,7 +58,7 @@ def bench_loop(
     """Run it.
 
     Args:
-        settings: the bench takes a folder of its own inside their state folder, and empties it.
+        settings: the bench uses its own folder inside their state folder, and empties it.
         options: log and files.
         warm_up: part of the events whose samples are the warm-up.
         live: how many events, the log's last ones, are sent live.

@@ -26,7 +26,7 @@ MOST_GRAMS = 40
 
 
 def blank(field: Static | ContextInput) -> Converted:
-    """What stands for an unknown value."""
+    """The input for an unknown value."""
     if field.kind == "sparse":
         return ""
     if field.kind == "multi":

@@ -168,7 +168,7 @@ class Declaration:
 
     Args:
         name: of the log, in lower case.
-        streaming: in the order in which their columns stand everywhere.
+        streaming: in the order of their columns everywhere.
         statics: attributes that travel apart from the samples.
         dense: numbers for the towers; a tower gets those made of its entity's features.
         base_rate: clicks an impression, roughly: the centre of smoothed rates.
@@ -195,7 +195,7 @@ class Declaration:
                 )
             if names.count(name) > 1:
                 raise ConfigurationError(
-                    f"declaration {self.name!r}: {name!r} stands twice; names must be unique"
+                    f"declaration {self.name!r}: {name!r} is used twice; names must be unique"
                 )
         for feature in self.streaming:
             self._check_streaming(feature)

@@ -35,7 +35,7 @@ def read_entities(
 ) -> Iterator[Entity]:
     """The entities of a file, in its order, in bounded memory.
 
-    Every other column is an attribute of its own name; numbers become text, and empty ones are left
+    Every other column is an attribute of that name; numbers become text, and empty ones are left
     out. Of a field that the log declares as a list, a text is split.
 
     Args:

@@ -5,7 +5,7 @@ record of the topic as the job wrote it, its exact time ``ts`` inside. One packe
 ten times as fast to write and read as a feature per column, and Feast's own event time is kept in
 whole seconds by SQLite. What a row holds is listed in the view's tags.
 
-The repository lies in ``STATE/feast``. Its ``feature_store.yaml`` is for Feast's own tools too::
+The repository is in ``STATE/feast``. Its ``feature_store.yaml`` is for Feast's own tools too::
 
     feast -c .headrace/feast feature-views list
 
@@ -53,7 +53,7 @@ def view_name(entity: Entity) -> str:
 
 
 def folder(settings: Settings) -> Path:
-    """Where the repository lies."""
+    """The folder of the repository."""
     return settings.state.absolute() / "feast"
 
 
@@ -80,7 +80,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 
 def ensure_applied(settings: Settings, declaration: Declaration) -> None:
-    """Have Feast apply the repository, unless it has: in a process of its own, which then ends.
+    """Apply the Feast repository unless it is applied already; in its own process, which then ends.
 
     Raises:
         StorageError: it failed; the text is Feast's.
@@ -95,7 +95,7 @@ def ensure_applied(settings: Settings, declaration: Declaration) -> None:
         command = [sys.executable, "-m", "features.feast_repo", file.name]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no word"]
+        said = done.stderr.strip().splitlines() or ["no error text"]
         raise StorageError(f"the feature repository {path} could not be applied: {said[-1]}")
 
 
@@ -164,7 +164,7 @@ def _definitions(declaration: Declaration) -> list[Any]:
         key = FeastEntity(name=entity, join_keys=[f"{entity}_id"], value_type=ValueType.STRING)
         source = PushSource(
             name=f"features_{entity}",
-            # Feast asks for a batch source; history lies in the topic, so this file never is
+            # Feast asks for a batch source; the history is in the topic, so this file never is
             batch_source=FileSource(
                 path=f"{view_name(entity)}.parquet", timestamp_field="event_timestamp"
             ),

@@ -40,7 +40,7 @@ from streaming.kafka.tune_gc import tune_gc
 log = logging.getLogger(__name__)
 
 _TOPICS: dict[Entity, str] = {"user": USER_FEATURES, "item": ITEM_FEATURES}
-# no event has an empty id, so this row of the store is free; the position lies where the rows lie,
+# no event has an empty id, so this row of the store is free; the position is stored with the rows
 # and is lost exactly when they are
 _POSITION = ""
 _WAIT_MS = 100

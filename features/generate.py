@@ -185,7 +185,7 @@ def _dense(facts: LogFacts) -> list[Dense]:
 def _added(name: str, line: FeatureLine) -> tuple[Streaming, Dense]:
     window = duration_ms(line.window) if line.window else None
     if line.what == "rate":
-        # clicks are counted here, impressions beside it
+        # counts the clicks; _needed adds the impressions
         feature = Streaming(f"{name}_clicks", line.of, "click", "count", window)
         return feature, Dense(name, "logit_rate", (feature.name, f"{name}_impressions"))
     aggregate = {"count": "count", "first": "first_ts", "last": "last_ts"}[line.what]

@@ -218,7 +218,7 @@ class _Labelling:
         return kind.label == 1
 
     def decisions(self, place: NDArray[np.int64]) -> Decisions:
-        """All changes by time; ``place`` [n] says where each impression lies now."""
+        """All changes by time; ``place`` [n] is the current position of each impression."""
         rows, ts, labels, weights = (
             zip(*self._changes, strict=True) if self._changes else ((), (), (), ())
         )

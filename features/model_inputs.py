@@ -236,7 +236,7 @@ class _Window:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Where each input lies in a row of values."""
+    """The place of each input in a row of values."""
 
     id_name: str
     statics: tuple[Static, ...]

@@ -148,7 +148,7 @@ class _SqliteTable(OnlineTable):
 
     def read(self, ids: Sequence[str]) -> list[bytes | None]:
         if self._connection is None and not self._applied.exists():
-            return [None] * len(ids)  # nobody has written yet
+            return [None] * len(ids)  # nothing is written yet
         with self._lock:
             try:
                 execute = self._connected().execute

@@ -27,7 +27,7 @@ _ACTION_START = b'{"action_at":'
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Every record of this partition with ``at <= watermark`` (ms) lies before this one."""
+    """Every record of this partition with ``at <= watermark`` (ms) comes before this one."""
 
     watermark: int
 

@@ -6,7 +6,7 @@ key that comes twice in an object is ``malformed_json`` here.
 The watermark moves by the record timestamps of time marks and by nothing else. Each event gets the
 time at which it takes effect: an action that of its arrival (its record timestamp), an impression
 its own if it arrived in time, else that of its arrival. So no event comes behind the watermark, and
-a wrong clock moves nobody's time.
+a wrong clock does not move the watermark.
 
 Nearly every record was written by :func:`streaming.events.encode`, with short ids in ASCII. One
 regular expression knows those, and that nothing can be wrong with them but their time; they are
@@ -280,7 +280,7 @@ def _plain_texts(entrance: Entrance) -> dict[str, str]:
     texts["ts"] = f"SUBSTRING(pieces[{_PLAIN_TS}], 2, CHAR_LENGTH(pieces[{_PLAIN_TS}]) - 2)"
     for column in entrance.kept:
         if column.type in _PLAIN and not column.required:
-            # strings hold no quotes, so the key can stand nowhere else
+            # strings hold no quotes, so the key is nowhere else
             key = f'"{column.name}":'
             rest = f"SPLIT_INDEX(text, '{key}', 1)"
             value = (

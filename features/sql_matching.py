@@ -42,7 +42,7 @@ _NINES = "9" * _TIME
 def remembered_ms(settings: Settings) -> int:
     """How long an impression or action is remembered, in event time (ms).
 
-    An action comes at most ``max_late_ms`` after its time, which lies at most an attribution window
+    An action comes at most ``max_late_ms`` after its time, which is at most an attribution window
     after the impression's, which was known at most ``max_ahead_ms`` before.
     """
     flink = settings.flink

@@ -175,7 +175,7 @@ def all(
     ],
     rivals: Annotated[
         list[str] | None,
-        typer.Option("--model", help="run beside the default; default: dcn, deepfm"),
+        typer.Option("--model", help="run as well as the default; default: dcn, deepfm"),
     ] = None,
     warm_up: WarmUp = 0.8,
 ) -> None:
@@ -193,7 +193,7 @@ def windows(
     options: Options,
     windows: Annotated[int, typer.Option("--windows", min=2, help="parts of equal time")] = 5,
 ) -> None:
-    """Learn all windows before, predict the next: weights that stand still, and online.
+    """Learn all windows before, predict the next: weights that are kept as they are, and online.
 
     Example: [bold]headrace bench windows --log ml-1m --path ~/ml-1m[/bold]
     """

@@ -113,7 +113,7 @@ def demo(
 ) -> None:
     """Stream a real log through all parts, learn from it, and report.
 
-    It uses a folder of its own, STATE/demo, and empties it first.
+    It uses its own folder, STATE/demo, and empties it first.
 
     Example: [bold]headrace demo --json report.json[/bold]
     """

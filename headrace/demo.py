@@ -1,7 +1,7 @@
 """``headrace demo``: a real log through everything, ranked before it is known, and a report.
 
 1. Most of the log, or of a first part of it, is replayed at full speed. Its beginning warms the
-   model up; on the rest the trainer predicts before it learns, beside its frozen copy and a
+   model up; on the rest the trainer predicts before it learns, together with its frozen copy and a
    logistic regression.
 2. In the last stretch every impression is first ranked by the server among sampled candidates, and
    only then produced with the variant, version and score that it was served with.
@@ -91,7 +91,7 @@ def demo_settings(
     warmup_until_ms: int,
     ranked: int,
 ) -> Settings:
-    """The settings of a run over an empty folder of its own, fitted to the log.
+    """The settings of a run in its own empty folder, fitted to the log.
 
     Args:
         settings: what all else is taken from.
@@ -130,7 +130,7 @@ def run_demo(
     """Run it all.
 
     Args:
-        settings: the demo takes a folder of its own inside their state folder.
+        settings: the demo uses its own folder inside their state folder.
         log: name of the log.
         path: its folder; None: fetch it.
         ranked: impressions of the last stretch.

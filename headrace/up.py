@@ -32,7 +32,7 @@ def stay_up(settings: Settings, out: Console, *, clock: bool) -> None:
     Raises:
         ConfigurationError: the state folder is in use.
         LaunchError: the broker cannot be started.
-        BrokerError: nobody answers at ``kafka.bootstrap``.
+        BrokerError: nothing answers at ``kafka.bootstrap``.
     """
     if not clock:
         settings = settings.with_changes(kafka={"timestamps": "producer"})

@@ -1,35 +1,4 @@
-"""What the server tells Prometheus (``GET /metrics``).
-
-==============================================  =========  =====================================
-name                                            kind       what
-==============================================  =========  =====================================
-headrace_rank_seconds                           histogram  inside of the server, by channel
-headrace_rank_candidates                        histogram  candidates of a request
-headrace_rank_unknown_items_total               counter    candidates that the channel has not
-                                                           learnt of, by channel
-headrace_rank_blank_features_total              counter    rankings without the user's features,
-                                                           which could not be read
-headrace_rank_cold_total                        counter    rankings by popularity, for want of a
-                                                           version, by channel
-headrace_requests_refused_total                 counter    by path, status and field
-headrace_exposures_total                        counter    impressions handed to Kafka, by variant
-headrace_outbox_pending                         gauge      records not yet acknowledged by Kafka
-headrace_outbox_delivered_total                 counter    records acknowledged, by topic
-headrace_outbox_lost_total                      counter    records that never got there, by topic
-                                                           and reason (full, refused, stopped)
-headrace_channel_version_info                   gauge      1 for the version that serves, by channel
-headrace_channel_version_created_seconds        gauge      when it was made, Unix time
-headrace_channel_delta                          gauge      number of the last delta applied
-headrace_channel_freshness_seconds              gauge      now − creation of the last delta
-headrace_channel_rows                           gauge      learnt rows held, by channel and side
-headrace_channel_deltas_total                   counter    deltas by channel and outcome: applied,
-                                                           other_base, repeated, refused
-headrace_channel_delta_lag_seconds              histogram  from a delta's creation to its use
-headrace_channel_stale_rows_total               counter    rows of deltas older than what is held
-headrace_versions_refused_total                 counter    by channel and reason
-headrace_follower_errors_total                  counter    polls of store or broker that failed
-==============================================  =========  =====================================
-"""
+"""Prometheus metrics of the server (``GET /metrics``); docs list each with its help text."""
 
 from __future__ import annotations
 
@@ -64,20 +33,28 @@ EXPOSURES = Counter("headrace_exposures", "Impressions handed to Kafka", ["varia
 OUTBOX_PENDING = Gauge("headrace_outbox_pending", "Records not yet acknowledged by Kafka")
 OUTBOX_DELIVERED = Counter("headrace_outbox_delivered", "Records acknowledged by Kafka", ["topic"])
 OUTBOX_LOST = Counter(
-    "headrace_outbox_lost", "Records that never reached Kafka", ["topic", "reason"]
+    "headrace_outbox_lost",
+    "Records that never reached Kafka, by reason: full, refused, stopped",
+    ["topic", "reason"],
 )
 VERSION_INFO = Gauge(
-    "headrace_channel_version_info", "The version that serves", ["channel", "version"]
+    "headrace_channel_version_info", "1 for the version that serves", ["channel", "version"]
 )
 VERSION_CREATED = Gauge(
-    "headrace_channel_version_created_seconds", "When the version was made", ["channel"]
+    "headrace_channel_version_created_seconds",
+    "When the serving version was made, Unix time",
+    ["channel"],
 )
 DELTA = Gauge("headrace_channel_delta", "Number of the last delta applied", ["channel"])
 FRESHNESS = Gauge(
     "headrace_channel_freshness_seconds", "Now minus creation of the last delta", ["channel"]
 )
 ROWS = Gauge("headrace_channel_rows", "Learnt rows held", ["channel", "side"])
-DELTAS = Counter("headrace_channel_deltas", "Deltas by outcome", ["channel", "outcome"])
+DELTAS = Counter(
+    "headrace_channel_deltas",
+    "Deltas by outcome: applied, other_base, repeated, refused",
+    ["channel", "outcome"],
+)
 DELTA_LAG = Histogram(
     "headrace_channel_delta_lag_seconds",
     "From a delta's creation to its use",

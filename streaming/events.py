@@ -125,7 +125,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionAnnounced(msgspec.Struct, frozen=True, tag="version", kw_only=True):
-    """A new current version of a channel lies in the model store."""
+    """A channel has a new current version in the model store."""
 
     channel: str
     version: str
@@ -272,7 +272,7 @@ def check_event(
 
 
 def check_time(name: str, ts: int, record_ms: int, max_ahead_ms: int) -> None:
-    """Check a time that somebody claims.
+    """Check the time stamp of an event.
 
     Raises:
         EventError: it cannot be true.

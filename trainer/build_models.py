@@ -27,7 +27,7 @@ from trainer.learning.outcome_feed import LONGEST_CHUNK_MS
 
 log = logging.getLogger(__name__)
 
-# the one that has the user state beside it
+# the one with a user state
 WITH_STATE = "state"
 
 Make = Callable[[FeatureSpec, Training, int, str], Decoupled]

@@ -59,7 +59,7 @@ class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Sealed(msgspec.Struct, frozen=True, kw_only=True):
-    """The manifest as it lies on disk, with the hash of its own bytes."""
+    """The manifest as it is stored, with the hash of its own bytes."""
 
     sha256: str
     body: msgspec.Raw
@@ -126,7 +126,7 @@ class CheckpointFolder:
         fingerprint: Mapping[str, str],
         parts: Mapping[str, Part],
     ) -> Path:
-        """Write a checkpoint and let go of the oldest ones.
+        """Write a checkpoint and delete the oldest ones.
 
         Args:
             meta: small facts (offsets, counters), as JSON.
@@ -162,7 +162,7 @@ class CheckpointFolder:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(
                 f"checkpoint {number} could not be written to {self._path} ({error}): the one"
-                " before it stands; free space or mend the folder"
+                " before it is kept; free space or repair the folder"
             ) from error
         self._prune()
         return final

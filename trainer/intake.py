@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _REMEMBERED = 1_000_000
 # records that may wait for the slowest partition before the others are held back
 _WAITING = 500_000
-# counts, sums and times in ms stay far below; what lies above is no number to learn from
+# counts, sums and times in ms stay far below; larger values are not learnt from
 _LARGEST = 1e15
 _LARGEST_WEIGHT = 1e6
 _WANTED = f"a number of at most {_LARGEST:.0e}"

@@ -362,7 +362,7 @@ class Publisher:
             return end_offsets(client, self._topic)[0]
 
     def _figures(self, side: _Side) -> dict[str, object]:
-        """What the manifest tells of how good the model is."""
+        """The figures of the model's quality, for the manifest."""
         online = side.model is self._learner.models.online
         counters = self._learner.counters
         learnt = counters.learnt if online else counters.warmup_samples

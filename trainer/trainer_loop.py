@@ -71,7 +71,7 @@ class Trainer:
 
     Attributes:
         learner: what learns.
-        metrics: for whoever exposes them.
+        metrics: that the process exposes.
 
     It raises:
         BrokerError: no broker, or no topics.
@@ -129,7 +129,7 @@ class Trainer:
         self._seconds = dict.fromkeys(("read", "learn", "publish", "checkpoint", "report"), 0.0)
 
     def run(self) -> None:
-        """Learn until told to stop.
+        """Learn until a stop is requested.
 
         Raises:
             CheckpointError: the next sample has been deleted from the topic.
@@ -204,7 +204,7 @@ class Trainer:
         try:
             path = self._folder.save(msgspec.json.encode(meta), self._fingerprint, parts)
         except CheckpointError as error:
-            # learning goes on: a later one may succeed, and until then the one before stands
+            # learning goes on: a later one may succeed, and until then the last one is used
             self.metrics.checkpoints.labels("failed").inc()
             log.error("%s", error)  # noqa: TRY400 - the text has the cause
             return

@@ -1,38 +1,4 @@
-"""Prometheus metrics of the trainer.
-
-====================================================  =========  ================================
-``headrace_trainer_samples_seen``                     gauge      read since the topic's beginning
-``headrace_trainer_samples_learnt``                   gauge      learnt, warm-up included
-``headrace_trainer_samples_repeated``                 gauge      dropped: identity seen before
-``headrace_trainer_samples_behind``                   gauge      arrived after the watermark
-``headrace_trainer_samples_waiting``                  gauge      read, not learnt yet
-``headrace_trainer_samples_open``                     gauge      can still be given another label
-``headrace_trainer_samples_queued``                   gauge      wait until a batch is full
-``headrace_trainer_samples_corrected``                gauge      given another label once learnt
-``headrace_trainer_samples_late_labels``              gauge      of these, after their window
-``headrace_trainer_samples_cut_short``                gauge      dropped before their window passed
-``headrace_trainer_samples_actions``                  gauge      actions read
-``headrace_trainer_samples_unmatched``                gauge      actions without an open impression
-``headrace_trainer_samples_refused``                  gauge      set aside: cannot be learnt from
-``headrace_trainer_batches``                          gauge      learning steps in the stream
-``headrace_trainer_batch_seconds``                    histogram  predict, learn and record
-``headrace_trainer_loss``                             gauge      of the newest batch
-``headrace_trainer_warm``                             gauge      1 from the end of the warm-up on
-``headrace_trainer_lag_records``                      gauge      on the topic, not read yet
-``headrace_trainer_watermark_seconds``                gauge      event time that is complete
-``headrace_trainer_auc`` …``_logloss`` …              gauge      by ``model`` and ``over`` (all,
-``_calibration`` …``_gauc``                                      window)
-``headrace_trainer_ids``                              gauge      rows of an id table, by ``table``
-``headrace_trainer_versions_total``                   counter    published, by ``channel``
-``headrace_trainer_version_failures_total``           counter    could not be published, by channel
-``headrace_trainer_version_seconds``                  histogram  making and publishing a version
-``headrace_trainer_deltas_total``                     counter    messages sent, by ``channel``
-``headrace_trainer_delta_rows_total``                 counter    rows sent, by ``side``
-``headrace_trainer_checkpoints_total``                counter    written, by ``result``
-``headrace_trainer_checkpoint_seconds``               histogram  of writing one
-``headrace_trainer_checkpoint_timestamp_seconds``     gauge      wall time of the newest one
-====================================================  =========  ================================
-"""
+"""Prometheus metrics of the trainer; docs list each with its help text."""
 
 from __future__ import annotations
 
@@ -74,30 +40,38 @@ class Metrics:
         }
         self.batches = Gauge(_P + "batches", "learning steps in the stream", registry=r)
         self.batch_seconds = Histogram(
-            _P + "batch_seconds", "one batch", buckets=_SHORT, registry=r
+            _P + "batch_seconds", "predict, learn and record one batch", buckets=_SHORT, registry=r
         )
         self.loss = Gauge(_P + "loss", "loss of the newest batch", registry=r)
         self.warm = Gauge(_P + "warm", "1 from the end of the warm-up on", registry=r)
         self.lag = Gauge(_P + "lag_records", "on the topic, not read yet", registry=r)
-        self.watermark = Gauge(_P + "watermark_seconds", "complete event time", registry=r)
+        self.watermark = Gauge(
+            _P + "watermark_seconds", "event time up to which all is read", registry=r
+        )
         self._figures = {
-            name: Gauge(_P + name, f"{name} of a model", ["model", "over"], registry=r)
+            name: Gauge(
+                _P + name, f"{name} by model, over all or the window", ["model", "over"], registry=r
+            )
             for name in _FIGURES
         }
         self.ids = Gauge(_P + "ids", "rows of an id table", ["table"], registry=r)
         self.versions = Counter(_P + "versions", "versions published", ["channel"], registry=r)
         self.version_failures = Counter(
-            _P + "version_failures", "versions that could not be published", ["channel"], registry=r
+            _P + "version_failures", "versions not published", ["channel"], registry=r
         )
-        self.version_seconds = Histogram(_P + "version_seconds", "one version", registry=r)
+        self.version_seconds = Histogram(
+            _P + "version_seconds", "make and publish one version", registry=r
+        )
         self.deltas = Counter(_P + "deltas", "delta messages sent", ["channel"], registry=r)
         self.delta_rows = Counter(_P + "delta_rows", "rows in deltas", ["side"], registry=r)
-        self.checkpoints = Counter(_P + "checkpoints", "checkpoints", ["result"], registry=r)
+        self.checkpoints = Counter(
+            _P + "checkpoints", "checkpoints by result", ["result"], registry=r
+        )
         self.checkpoint_seconds = Histogram(
-            _P + "checkpoint_seconds", "one checkpoint", buckets=_SHORT, registry=r
+            _P + "checkpoint_seconds", "write one checkpoint", buckets=_SHORT, registry=r
         )
         self.checkpoint_at = Gauge(
-            _P + "checkpoint_timestamp_seconds", "newest checkpoint", registry=r
+            _P + "checkpoint_timestamp_seconds", "wall time of the newest checkpoint", registry=r
         )
 
     def follow(self, report: TrainerReport) -> None:

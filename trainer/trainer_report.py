@@ -63,7 +63,7 @@ class PublishedCounts(msgspec.Struct, kw_only=True):
 
 
 class TrainerReport(msgspec.Struct, kw_only=True):
-    """Everything that can be told of a trainer.
+    """The state of a trainer: progress, counts and figures.
 
     Attributes:
         written_ms: wall time of this report.

@@ -59,7 +59,7 @@ def run_system(
         url: of the system's server.
         speed: the world's seconds in one of ours.
         compare: part of the requests that every channel ranks.
-        progress: is told the part that is done, and a line of figures.
+        progress: called with the part that is done, and a line of figures.
         on_action: see :class:`~bench.simulator.simulator_driver.SimulatorDriver`.
 
     Raises:

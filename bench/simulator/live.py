@@ -133,7 +133,7 @@ def bench_live(
     """Run it.
 
     Args:
-        settings: the bench takes a folder of its own inside their state folder, and empties it.
+        settings: the bench uses its own folder inside their state folder, and empties it.
         options: where the results go.
         preset: name of the world.
         world: its settings.

@@ -62,7 +62,7 @@ def item_id(row: int) -> str:
 
 
 def item_attributes(world: SimulatedWorld, row: int) -> dict[str, str | list[str]]:
-    """What the catalogue tells of an item."""
+    """An item's attributes in the catalogue."""
     return {
         "category": f"c{world.items.category[row]}",
         "tags": [f"t{tag}" for tag in world.items.tags[row]],
@@ -70,12 +70,12 @@ def item_attributes(world: SimulatedWorld, row: int) -> dict[str, str | list[str
 
 
 def user_attributes(world: SimulatedWorld, row: int) -> dict[str, str | list[str]]:
-    """What the profile tells of a user."""
+    """A user's attributes in the profile."""
     return {"segment": f"s{world.users.segment[row]}"}
 
 
 def request_context(requests: SimulatedRequests, row: int) -> dict[str, str]:
-    """What the application tells of a request."""
+    """The context that the application sends with a request."""
     return {
         "device": DEVICES[requests.device[row]],
         "page": PAGES[requests.page[row]],

@@ -53,7 +53,7 @@ def simulate_log(world: SimulatedWorld, policy: Policy = "popularity") -> Iterat
     Args:
         world: whose requests.
         policy: ``random``: shown items are drawn; ``popularity``: the best of the candidates by a
-            noisy view of their quality, so that what is popular stands at the top.
+            noisy view of their quality, so that popular items are at the top.
     """
     for start in range(0, len(world), _CHUNK):
         requests = world.requests.part(start, start + _CHUNK)

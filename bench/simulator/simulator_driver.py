@@ -79,8 +79,8 @@ class SimulatorDriver:
         run: begins every request id, so that no two runs share one.
         compare: part of the requests that every channel is asked to rank, without a trace.
         compare_with: the channels for that.
-        progress: is told about ten times a second what has happened, and which part is done.
-        on_action: is told of each action that was not held up, as it is posted: its event id, and
+        progress: called about ten times a second with the counts and the part that is done.
+        on_action: called with each action that was not delayed, as it is posted: its event id, and
             the time (ms since 1970).
     """
 

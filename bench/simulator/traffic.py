@@ -98,7 +98,7 @@ class DrivenTraffic:
     Attributes:
         clock: of the run.
         rankings: in order of their answers.
-        compared: rankings of the same requests by a channel that was asked for beside.
+        compared: rankings of the same requests by a second channel.
         slates: what was shown.
         sent: every event that the system took, second arrivals included.
         gave_up: events that it refused, by status and field.

@@ -31,7 +31,7 @@ def write_offline(
         folder: of the files (:mod:`bench.simulator.log_files`).
         name: of the log.
         policy: what ranks.
-        progress: is told requests done and in all.
+        progress: called with requests done and in all.
 
     Raises:
         LogFileError: the folder cannot be written.

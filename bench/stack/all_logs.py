@@ -41,7 +41,7 @@ _BATCH = 128
 
 
 def logs_below(folder: Path) -> list[tuple[str, Path | None]]:
-    """Every TOML in a folder, and every shipped log whose folder of files lies there.
+    """Every TOML in a folder, and every shipped log whose folder of files is there.
 
     The files of a shipped log ``NAME`` lie in a folder whose name begins with NAME, or in one
     below it.
@@ -70,7 +70,7 @@ def bench_all(
     Args:
         options: files and threads.
         logs: the folder of logs, see :func:`logs_below`.
-        rivals: names of :data:`bench.bench_models.MODELS` that are run beside.
+        rivals: names of :data:`bench.bench_models.MODELS` that are run as well.
         warm_up: share of each log that is learnt first.
     """
     for name in rivals:
@@ -100,7 +100,7 @@ def _unit(name: str, data: LogRows, warm_up: float) -> Unit:
                 report=say,
             )
             outcome = Outcome(whole.rows, {DEFAULT: whole.logits["online"]})
-        yield from told(outcome, data)
+        yield from mode_figures(outcome, data)
 
     return Unit(
         title=name,
@@ -110,7 +110,9 @@ def _unit(name: str, data: LogRows, warm_up: float) -> Unit:
     )
 
 
-def told(outcome: Outcome, data: LogRows) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+def mode_figures(
+    outcome: Outcome, data: LogRows
+) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
     """Figures of each mode, with errors by users, and the differences to the default's."""
     users = data.log.impressions.users[outcome.rows]
     labels = data.log.labels[outcome.rows]

@@ -43,7 +43,7 @@ _KNOWN_AFTER_MS = 1
 
 
 def residual_network(spec: FeatureSpec, seed: int) -> Learner:
-    """IntTower+ as it stands in the stack."""
+    """IntTower+ as it is set up in the stack."""
     training = Training()
     dots = state_dots(spec)
     if dots:

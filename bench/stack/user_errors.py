@@ -49,6 +49,6 @@ def errors(
     """Standard errors ``auc_se`` and ``logloss_se``; with ``other``, of the differences to it."""
     found = influences(logits, labels)
     if other is not None:
-        beside = influences(other, labels)
-        found = (found[0] - beside[0], found[1] - beside[1])
+        second = influences(other, labels)
+        found = (found[0] - second[0], found[1] - second[1])
     return {"auc_se": user_error(found[0], users), "logloss_se": user_error(found[1], users)}

@@ -16,7 +16,7 @@ from rich.table import Table
 from bench.log_rows import LogRows
 from bench.results import Key, Options, Row
 from bench.session import Report, Session, Unit
-from bench.stack.all_logs import told
+from bench.stack.all_logs import mode_figures
 from bench.stack.stacked_stream import STACKED_MODES, StackedProtocol, StackedStream
 from settings.errors import ConfigurationError
 
@@ -41,7 +41,7 @@ def bench_windows(options: Options, *, windows: int) -> list[Row]:
     def unit(number: int) -> Unit:
         def measure(say: Report) -> Iterator[tuple[Key, Mapping[str, Any]]]:
             protocol = StackedProtocol(until=bounds[number], stop=bounds[number + 1])
-            yield from told(StackedStream(data, protocol, 0, say).run(), data)
+            yield from mode_figures(StackedStream(data, protocol, 0, say).run(), data)
 
         key = {"windows": windows, "window": number + 1}
         return Unit(f"window {number + 1}", key, len(STACKED_MODES), measure)

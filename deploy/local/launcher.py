@@ -1,7 +1,7 @@
 """The launcher: starts the parts on this machine, watches and restarts them, stops them cleanly.
 
 It knows command lines and readiness checks, and nothing about what the parts do; it imports none of
-them. Every part leads a process group of its own, so that killing the group also kills child
+them. Every part leads its own process group, so that killing the group also kills child
 processes (the JVM behind PyFlink).
 
 The launcher waits for a part that is alive and makes progress, and reports what it is doing. A part

@@ -31,7 +31,7 @@ _MEMORY_S = 1.0
 # events that a replay at full speed may run ahead of the job: some seconds of work, so that the job
 # never waits for events between two checks
 _LEAD = 50_000
-# in a row: a demo or a bench gives up, since nobody can repair the part meanwhile
+# in a row: a demo or a bench gives up: the part would not recover
 _MOST_DEATHS = 5
 
 
@@ -200,10 +200,10 @@ class Loop:
                 return True
             if report.written_ms == before.written_ms:
                 return False
-            stands = report.phase == "stream" and report.samples == before.samples
+            idle = report.phase == "stream" and report.samples == before.samples
             before = report
             taken = samples.learnt + samples.repeated + samples.waiting
-            return stands and taken >= impressions
+            return idle and taken >= impressions
 
         self.wait_until(f"the trainer has learnt {impressions:,} samples", learnt, seconds)
 

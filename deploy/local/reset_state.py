@@ -1,4 +1,4 @@
-"""Deletes all local data: the way out when the sample topic has outlived its checkpoint."""
+"""Deletes all local data, for instance when the sample topic no longer fits the checkpoint."""
 
 from __future__ import annotations
 

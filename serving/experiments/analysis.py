@@ -10,8 +10,8 @@ other. Every interval here therefore counts *users* as independent, not impressi
   (that variance over the binomial one; never under 1). With one exposure a user it is the plain
   Wilson interval.
 * The interval of a difference is Student's on the sum of the two variances, with the degrees of
-  freedom of Welch and Satterthwaite. Under 10 users an arm nothing is said of differences: a
-  variance of so few says next to nothing, and a p-value from it would be taken for one.
+  freedom of Welch and Satterthwaite. Under 10 users an arm no difference is reported: the
+  variance of so few users is too uncertain for a p-value.
 
 These intervals are for one look. What may be read every day is the verdict
 (:mod:`serving.experiments.verdict`) and the sample ratio (:mod:`serving.experiments.sample_ratio`).
@@ -199,7 +199,7 @@ def report(
         confidence: of every interval.
         plan: of the experiment; none: open end.
         closed_until_ms: the outcomes of all impressions before this event time are known; none:
-            nothing is said about a verdict.
+            there is no verdict.
 
     >>> shown = [Exposure(str(user), "ab"[user % 2], 0.5, user % 3 == 0) for user in range(60)]
     >>> result = report("demo", {"a": 0.5, "b": 0.5}, shown)

@@ -27,7 +27,7 @@ An experiment file is TOML. Shares are shares of the users, have at most four de
 two experiments with different salts are independent draws. Buckets belong to variants.
 
 **Who moves when shares change.** The first variant is the control: it has the buckets that the
-others do not take. Each other variant takes buckets from a starting point of its own, which does
+others do not take. Each other variant takes buckets from its own starting point, which does
 not depend on the other shares. So while a share grows, users only move from the control into that
 variant, and a user of another variant moves only when that variant's share shrinks. Neighbouring
 variants grow towards each other; a file in which they would overlap is refused (impossible with up

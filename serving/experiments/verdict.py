@@ -1,7 +1,7 @@
-"""What to do with an experiment: one line, right however often somebody looks.
+"""What to do with an experiment: one line, valid however often the report is read.
 
 The verdict is taken at planned looks: the k-th of K looks is at the first k/K of the planned users
-of the first-day cohort, whoever reads the report and whenever. At each look the difference has its
+of the first-day cohort, no matter when the report is read. At each look the difference has its
 group-sequential interval. An experiment without a planned number of users has the anytime-valid
 interval alone, which is wider.
 """

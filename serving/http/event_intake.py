@@ -76,7 +76,7 @@ def read_events(body: bytes, settings: Settings, recent: RecentRankings) -> Post
 
 
 def _named(name: str, at: int) -> str:
-    """What stands before a field's name in a refusal."""
+    """The path before a field's name in an error."""
     return f"{name}[{at}]." if name else ""
 
 

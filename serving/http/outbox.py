@@ -49,7 +49,7 @@ class _Parcel:
 
 
 class Outbox:
-    """A bounded queue before a Kafka producer, with a thread of its own.
+    """A bounded queue before a Kafka producer, with its own thread.
 
     Args:
         settings: where the broker is; it need not be there yet.
@@ -212,6 +212,6 @@ class Outbox:
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], value: object) -> None:
-    """Call in the loop's thread; a loop that has ended has nobody who waits."""
+    """Call in the loop's thread; after the loop has ended nothing waits for the result."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call, value)

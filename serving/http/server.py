@@ -21,7 +21,7 @@ _STOP_S = 5
 
 
 class HttpServer:
-    """A server that listens already and runs when it is told to.
+    """A server whose socket listens before it runs.
 
     Args:
         settings: of all parts.
@@ -62,7 +62,7 @@ class HttpServer:
 
 
 def run(settings: Settings) -> bool:
-    """Serve in this process until told to stop; whether all went well."""
+    """Serve in this process until a signal ends it; True unless it failed."""
     sys.setswitchinterval(_SWITCH_S)
     server = HttpServer(settings)
     tune_gc()

@@ -1,12 +1,12 @@
-"""Follows the model store, ``model.updates`` and the catalogue, in a thread of its own.
+"""Follows the model store, ``model.updates`` and the catalogue, in its own thread.
 
 **Versions.** The pointer of each channel is looked at whenever a version is announced, and once a
 second. A version that it names is read and checked here: hashes, shapes, finite numbers and golden
 scores (:func:`inttower.publish.bundle.read_bundle`), then by the quality gate
 (:mod:`serving.model.quality_gate`; a rollback is a person's decision and passes it). What fails is
-refused for good, with the reason in log, metric and ``/v1/versions``; the version before serves on.
-The gate's verdict is kept in the store, beside the version: it holds for every replica and after
-every restart. A server that serves nothing yet, or a version that another server has refused, looks
+refused for good, with the reason in log, metric and ``/v1/versions``; the version before keeps
+serving. The gate's verdict is stored with the version, so it holds on all replicas and after every
+restart. A server that serves nothing yet, or a version that another server has refused, looks
 further, for the newest older version that is sound.
 
 **Deltas.** They are unpacked and checked here and applied on the event loop. When a version has
@@ -51,7 +51,7 @@ _LOOK_S = 1.0
 _POLL_MS = 50
 _RETRY_S = 1.0
 _QUALITY = "quality"
-# what a version can raise by its content; what it raises by where it lies is tried again
+# what a version can raise by its content; an error of the storage is retried
 _UNSOUND = (BundleError, SpecError, ArithmeticError, LookupError, TypeError, ValueError)
 # what a record can raise by its content; None is a TypeError
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError)
@@ -131,7 +131,7 @@ class Follower:
                 self._on_death()
 
     def _follow(self) -> None:
-        """Follow until told to stop; the catalogue is complete before any version is read."""
+        """Follow until :meth:`stop`; the catalogue is complete before any version is read."""
         with CatalogueReader(self._settings, self._catalogue) as catalogue:
             count = catalogue.read_to_end()
             log.info("catalogue read: %d users and items, %d records", len(self._catalogue), count)

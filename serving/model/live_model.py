@@ -151,7 +151,7 @@ class LiveModel:
         return ids, self._encode(ids) if ids else np.zeros((0, self.base.item_width), np.float32)
 
     def admit(self, ids: Sequence[str], vectors: _Floats) -> None:
-        """Take in what :meth:`cold_items` gave, except what has been learnt of meanwhile."""
+        """Take in what :meth:`cold_items` gave, except items that a delta has brought meanwhile."""
         new = [at for at, name in enumerate(ids) if not self.knows_item(name)]
         names = [ids[at] for at in new]
         self._cold.update(names)

@@ -48,8 +48,8 @@ def doubt(metrics: Mapping[str, Any], before: Iterable[object], limits: ServingS
 
     Args:
         metrics: of its manifest. Without a window there is nothing to judge, and it may serve.
-        before: the same of the versions before it that nobody refused; what cannot be read is
-            passed over.
+        before: the metrics of earlier versions that were not refused; unreadable ones are
+            skipped.
         limits: the settings.
 
     Raises:

@@ -98,7 +98,7 @@ class Ranker:
         experiment: sends users to channels.
         outbox: takes what is logged.
         popularity: what is ranked by while a channel has no version.
-        recent: is told of each ranking.
+        recent: remembers each ranking.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Ranker:
         unknown, rows = 0, self._alive_rows(live) if candidates is None else None
         if candidates is None:
             names: Sequence[str] = live.items.ids
-            # row 0 stands for unknown items and is no candidate
+            # row 0 is for unknown items and is no candidate
             considered = len(live.items) if rows is None else len(rows)
         else:
             found = live.items.find(candidates)

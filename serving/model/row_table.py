@@ -15,7 +15,7 @@ NEVER = int(np.iinfo(np.int64).min)
 class RowTable:
     """Aligned matrices with a row an id.
 
-    Row 0 stands for every unknown id.
+    Row 0 is used for every unknown id.
 
     Args:
         unknown: row 0 of each matrix, float32 [width].

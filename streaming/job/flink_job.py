@@ -153,7 +153,7 @@ def flink_config(settings: Settings, checkpoint: str | None, rest_port: int) -> 
 
 
 def statements(script: str) -> list[str]:
-    r"""The statements of a rendered script; an empty line stands between any two.
+    r"""The statements of a rendered script; an empty line separates them.
 
     >>> statements("CREATE A;\n\nEXECUTE STATEMENT SET BEGIN\nINSERT 1;\nINSERT 2;\nEND;\n")
     ['CREATE A', 'EXECUTE STATEMENT SET BEGIN\nINSERT 1;\nINSERT 2;\nEND']
@@ -322,7 +322,7 @@ def run(settings: Settings, sql: Path) -> None:
         status = job.status()
         if status == "RUNNING" and not exposed:
             _lower_priority(settings.flink.niceness)
-            # whoever waits for the job waits for this port
+            # other processes wait for this port to know that the job runs
             start_http_server(settings.job_metrics_port, addr=settings.metrics_host)
             exposed = True
         metrics.update(job.rest, job.id, status)
@@ -341,17 +341,17 @@ def _own_group() -> None:
 
 
 def _lower_priority(niceness: int) -> None:
-    """Let others go first on a busy machine: all threads of this group, so of the JVM too."""
-    # who was started nicer stays so: without privileges there is no way back
+    """Lower the priority of all threads of this process group, so of the JVM too."""
+    # never raise the priority: that needs privileges
     niceness = max(niceness, os.getpriority(os.PRIO_PROCESS, 0))
-    # Linux may share its processors out among sessions, and heeds niceness only within each
+    # Linux may divide the CPU among sessions first (autogroup): niceness counts only within one
     session = Path("/proc/self/autogroup")
     try:
         os.setpriority(os.PRIO_PGRP, 0, niceness)
         if os.getsid(0) == os.getpid() and session.exists():
             session.write_text(str(niceness))
     except OSError as error:
-        log.warning("the job does not stand back (flink.niceness): %s", error)
+        log.warning("could not lower the job's priority (flink.niceness): %s", error)
 
 
 def main(arguments: list[str]) -> None:

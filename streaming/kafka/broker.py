@@ -2,7 +2,7 @@
 
 ``python -m streaming.kafka.broker SETTINGS`` runs it in the foreground; :class:`Broker` is the
 same as a context manager. Its data, configuration and log are in ``STATE/broker``. The JVM is the
-leader of a process group of its own, and its process id is in ``STATE/run/broker.pid``: the next
+leader of its own process group, and its process id is in ``STATE/run/broker.pid``: the next
 start finds a broker that a killed launcher left running there, and stops it.
 """
 

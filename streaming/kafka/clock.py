@@ -41,7 +41,7 @@ class ClockMetrics:
 
 
 def run(settings: Settings, stopping: threading.Event) -> None:
-    """Write time marks until told to stop.
+    """Write time marks until a stop is requested.
 
     While the broker is down no mark is written; one mark afterwards is enough, since old marks
     would add nothing.

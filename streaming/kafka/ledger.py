@@ -1,11 +1,11 @@
-"""What became of every event: the sums of promise 1, counted from what lies on the topics.
+"""Accounts for every event (promise 1): matches the event topics with their outcomes.
 
-Each impression and click lies at a place (partition, offset) of its topic, and what becomes of it
-names that place: a shown record that of its impression, an action record that of its action, a dead
-letter that of the refused record. So the ledger crosses out places. What nothing has named yet is
-*open*; what is open although the watermark of the samples has passed the time at which something
-must have named it is *overdue*: lost. A place that is named twice makes the sum wrong. Actions of a
-kind that is for features only are in no sample: they count as such once their time has passed.
+Each impression and click has a place (partition, offset) in its topic. Its outcome names that
+place: a shown record, an action record or a dead letter. The ledger matches the two. An event
+without an outcome is *open*; it is *overdue*, that is lost, once the watermark of the samples has
+passed the time at which its outcome was due. A place that is named twice makes the sum wrong.
+Actions of a kind that is for features only are in no sample: they are counted as such once their
+time has passed.
 
 The count is kept (``STATE/ledger.json``), and the next one reads only what has come since.
 """
@@ -101,7 +101,7 @@ def count_events(settings: Settings) -> Sums:
         if saved is None or saved.identities != identities:
             saved = _nothing(identities)
         ledger = _Ledger(settings, saved)
-        # outcomes first: what one of these names lies before the end of the events taken after it
+        # ends of the outcomes first: the events that they name are before the ends taken afterwards
         outcomes = _ends(settings, client, (topics.SAMPLES, topics.DEAD_LETTERS), committed=True)
         events = _ends(settings, client, _EVENTS, committed=False)
         rankings = _ends(settings, client, (topics.RANKINGS,), committed=False)

@@ -57,7 +57,7 @@ class LogCheck:
         joined: share of the actions in files of their own that find an impression in time; None:
             there are no such files.
         unlisted: clicks whose item is not in the list of what was shown; they label nothing.
-        early: actions whose time lies before their impression's; of a row it counts as of the
+        early: actions whose time is before their impression's; of a row it counts as of the
             impression, of a file of its own it labels nothing.
         delay_ms: how long after their impression 50, 90 and 99 % of these come.
         parts: the tenths.

@@ -48,7 +48,7 @@ class EventLog(Protocol):
     def sampling_rate(self) -> float:
         """Share of what was not clicked that the log holds: 1, or less where it is sampled.
 
-        A rate p that a model learnt on such a log stands for p / (p + (1 - p) / sampling_rate).
+        A rate p that a model learnt on such a log means p / (p + (1 - p) / sampling_rate).
         """
         ...
 

@@ -52,7 +52,7 @@ def refuse_results(log: LogFile) -> None:
             if one in results:
                 raise ConfigurationError(
                     f"{key}: column {one!r} is a result of the action ({results[one]} reads it):"
-                    " nobody knows it when the item is shown; take it off the features"
+                    " it is not known when the item is shown; remove it from the features"
                 )
 
 

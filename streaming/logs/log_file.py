@@ -28,7 +28,7 @@ Unit = Literal["s", "ms", "us", "ns"]
 AttributeKind = Literal["category", "set", "number", "text", "vector", "info"]
 ContextKind = Literal["category", "set", "number"]
 
-# what an action without a name of its own is called
+# the kind of an action that names none
 CLICK = "click"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
@@ -36,7 +36,7 @@ _MS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class TimeColumn(Section):
-    """Where the time stands and how it is written."""
+    """The column of the time and its format."""
 
     column: str = Field(description="the column")
     unit: Unit | None = Field(None, description="of a number since 1970: s, ms, us or ns")
@@ -79,7 +79,7 @@ class TableFiles(Section):
     )
     columns: list[str] | None = Field(None, description="names of a CSV's columns, in order")
     encoding: str = Field("utf-8", description="of a CSV: utf-8, latin-1 or utf-16")
-    null: list[str] = Field([""], description="texts that stand for a missing value")
+    null: list[str] = Field([""], description="texts that mean a missing value")
     where: str | None = Field(None, description="a rule: only rows for which it holds are read")
     derive: dict[str, str] = Field(
         {}, description="new columns by name: an expression over the columns, which are texts in it"
@@ -133,7 +133,7 @@ class ShownList(Section):
 class ContextColumn(Section):
     """A field of the request's context."""
 
-    column: str = Field(description="where it stands")
+    column: str = Field(description="its column")
     kind: ContextKind | None = Field(
         None, description="none: a number if it has many different numbers, else a category"
     )
@@ -221,7 +221,7 @@ class AttributeColumn(Section):
     """One attribute of a user or an item."""
 
     kind: AttributeKind = Field("category", description="how it is read")
-    column: str | None = Field(None, description="where it stands; none: the attribute's name")
+    column: str | None = Field(None, description="its column; none: the attribute's name")
     separator: str = Field("|", description="between the values of a set or a vector in a text")
 
 

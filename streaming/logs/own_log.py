@@ -150,7 +150,7 @@ def _digest(declared: LogFile, folder: Path) -> str:
 
 
 def _forget_old(root: Path) -> None:
-    """Delete what nobody opened for a month."""
+    """Delete what was not opened for a month."""
     oldest = time.time() - _KEPT_DAYS * 86_400
     for path in root.iterdir():
         if path.stat().st_mtime < oldest:

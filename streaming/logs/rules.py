@@ -43,7 +43,7 @@ def columns_of(rule: str, place: str) -> list[str]:
 
     Args:
         rule: the expression.
-        place: the key that it stands under, for errors.
+        place: its key in the TOML, for errors.
 
     Raises:
         ConfigurationError: it is not an expression, or does more than read columns.

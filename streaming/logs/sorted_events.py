@@ -217,7 +217,7 @@ def _impressions(columns: list[str]) -> str:
 
 
 def _row_actions(at: int, columns: list[str]) -> str:
-    """Actions that stand in the row of their impression; never before it."""
+    """Actions in the same row as their impression; never before it."""
     cells = {
         "ts": f"greatest(coalesce(time{at}, ts), ts) AS ts",
         "known": f"greatest(coalesce(time{at}, ts), known) AS known",

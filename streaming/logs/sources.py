@@ -258,7 +258,7 @@ def _layout(
         _check_header(path, names, line, place=place, wanted=wanted, separator=separator)
     if twice := [name for name, n in Counter(names).items() if n > 1]:
         raise LogFileError(
-            f"{path}, line 1: the column {twice[0]!r} stands twice; give each of the {len(names)}"
+            f"{path}, line 1: the column {twice[0]!r} is there twice; give each of the {len(names)}"
             f" columns a name with {place}.columns = […], and {place}.header = true, or false if"
             " the first line is a row (`headrace log init` finds out)"
         )

@@ -1,8 +1,8 @@
 """The position of a replay, so that it can resume: exact after any stop, even a kill -9.
 
 A position is written only when all events before it are acknowledged. It names, for each partition,
-an offset that no later event lies before. What a killed replay had sent behind its last position is
-found by reading the partitions from there: events that are there already are left out on resuming.
+the offset from which later events are found. What a killed replay had sent after its last position
+is found by reading the partitions from there: events that are already there are skipped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streaming.kafka.span import read_span, span
 from streaming.kafka.time_marks import EVENT_TOPICS
 from streaming.kafka.topics import IMPRESSIONS
 
-# a dead replay's last request may still lie in the broker's socket
+# a dead replay's last request may still be in the broker's socket
 _SETTLE_S = 1.0
 _TAIL_RECORDS = 200
 
@@ -35,7 +35,7 @@ Ends = dict[tuple[str, int], int]
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a replay stands.
+    """How far a replay has got.
 
     ``following`` is the number of the first event that is not known to be on the broker;
     ``offsets`` the ends of the partitions then, by topic on the broker and partition; ``mark`` the
@@ -116,7 +116,7 @@ def already_there(settings: Settings, position: Position) -> Counter[Identity]:
         for partition, offset in before.items():
             if ends.get((topic, partition), -1) < offset:
                 raise ConfigurationError(
-                    f"the replay of {position.log} stands at offset {offset} of {topic}/{partition}"
+                    f"the replay of {position.log} is at offset {offset} of {topic}/{partition}"
                     f", which ends at {ends.get((topic, partition))}: these are not the topics that"
                     " it wrote. Start anew with `headrace reset` or another --state"
                 )

@@ -190,7 +190,7 @@ class Replayer:
         Args:
             transform: is given each event when its turn has come, and returns what to produce in
                 its place (same ids and time).
-            progress: is told events done and in all, about ten times a second.
+            progress: called with events done and in all, about ten times a second.
 
         Raises:
             ConfigurationError: the topics' time is beyond the start, or the topics are not those
@@ -315,7 +315,7 @@ class _Run:
         self._tell(progress)
 
     def _wait_for(self, known_ms: int, progress: Progress | None) -> bool:
-        """Wait until the event is due, writing marks meanwhile; False when told to stop."""
+        """Wait until the event is due, writing marks meanwhile; False when a stop was requested."""
         due = self._pace.due(known_ms)
         while True:
             now = time.monotonic()

@@ -341,7 +341,7 @@ def test_a_full_or_failing_disk_leaves_the_one_before(
     steps.error = OSError(number, os.strerror(number))
     for at in range(9):
         steps.count, steps.at = 0, at
-        with pytest.raises(CheckpointError, match=r"the one\s+before it stands"):
+        with pytest.raises(CheckpointError, match=r"the one\s+before it is kept"):
             save(folder, 2)
         assert_is(folder.load(SETTINGS), 1)
     steps.at = -1

@@ -28,11 +28,9 @@ from tests.trainer.processes import (
     torn,
     until,
 )
-from trainer import trainer_metrics as metrics_module
 from trainer.intake import IntakeFacts
 from trainer.learning.model_set import MODELS
 from trainer.trainer_loop import _Meta
-from trainer.trainer_metrics import Metrics
 from trainer.trainer_report import Counts, TrainerReport, read_report, report_path
 
 COUNT = 1_000
@@ -157,14 +155,6 @@ def test_metrics_show_what_the_report_tells(undisturbed: Undisturbed) -> None:
             assert shown[f"{p}{name} {model} window"] == pytest.approx(
                 report.models[model]["window"][name]
             )
-
-
-def test_each_metric_is_described() -> None:
-    described = metrics_module.__doc__ or ""
-    for family in Metrics().registry.collect():
-        ending = "_total" if family.type == "counter" else ""
-        name = family.name + ending
-        assert f"``{name}``" in described or f"``_{name.rpartition('_')[2]}``" in described
 
 
 def test_sigterm_ends_it_with_a_checkpoint(undisturbed: Undisturbed) -> None:

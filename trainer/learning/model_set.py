@@ -19,7 +19,7 @@ class Models:
         online: learns, and is published.
         frozen: made as ``online``; takes its state at the end of the warm-up.
         logistic: learns on the same columns.
-        user_state: beside the network, if any; its inputs are fields of the models' spec.
+        user_state: used with the network, if any; its inputs are fields of the models' spec.
         frozen_user_state: made as ``user_state``; takes its state as ``frozen`` does.
     """
 
@@ -42,7 +42,7 @@ class Models:
         return parts
 
     def freeze(self) -> None:
-        """Give the frozen copies what has been learnt so far."""
+        """Copy the current weights to the frozen models."""
         self.frozen.load_state(self.online.state())
         if self.user_state is not None and self.frozen_user_state is not None:
             self.frozen_user_state.load_state(self.user_state.state())

@@ -109,7 +109,8 @@ class OnlineLearner:
         declaration: of the log's features.
         models: new ones, of equal seeds in every process.
         inputs: makes the models' columns of samples, but for those of a user state.
-        progress: told how far the fit of the warm-up is, 0 to 1; what it raises ends the fit.
+        progress: called with the part of the warm-up's fit that is done, 0 to 1; an exception
+            from it ends the fit.
 
     Attributes:
         warm: the warm-up is over.
@@ -118,7 +119,7 @@ class OnlineLearner:
         evaluation: predictions that were made when their rows were shown.
         frozen_features: raw features of users and items at the end of the warm-up.
         items: each item's newest raw features.
-        touched: users and items that have changed since the servers were told.
+        touched: users and items that have changed since the last delta.
         fit_seconds: wall time of the fit, if this process did it.
     """
 
@@ -293,7 +294,7 @@ class OnlineLearner:
             self._closed.append(row)
 
     def _record(self) -> None:
-        """Record what has closed; rows that nobody has predicted yet wait for it."""
+        """Record the closed rows; those that are not predicted yet stay open."""
         if not self._closed or (
             self._fresh and self._closed[-1].number >= self._fresh[0][0].number
         ):
@@ -359,7 +360,7 @@ class OnlineLearner:
             self.rows.write(range(first, done.rows), kept)
         for row in self.rows:
             if row.number < done.rows:
-                row.told, row.learnt, row.learnt_weight = row.label, row.label, row.weight
+                row.state_label, row.learnt, row.learnt_weight = row.label, row.label, row.weight
             elif row.known_at >= 0:
                 self._outcomes.add(row, self.counters.clock)
         self.items.load_state(self.frozen_features.items.state())

@@ -1,8 +1,8 @@
 """Open rows: impressions that were shown and can still be given a label, oldest first.
 
 What an action needs to find is kept as one small object a row; what a model encoded of it and what
-the models predicted lies in arrays, by the number of the row, so that a learning step takes them
-out at once. All of it is part of the checkpoint.
+the models predicted is kept in arrays, by the number of the row, so that a learning step takes
+them out at once. All of it is part of the checkpoint.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class OpenRow(msgspec.Struct, array_like=True, gc=False):
         label: 1 or 0, as far as it is known; without an action 0.
         weight: of the label.
         decided_by: weight of the action that decided the label; 0: there is none yet.
-        told: the label that the user state has been told; -1: none yet.
+        state_label: the label that the user state was updated with; -1: none yet.
         known_at: when an action decided the label, ms; -1: none has.
         learnt: the label that a learning step has taken; -1: none yet.
         learnt_weight: the weight that it has taken.
-        queued: how often it stands in the queue of what is to be learnt.
+        queued: how often it is in the queue of rows to learn.
         predicted: the models predicted it when it was shown, so it counts in the evaluation.
         recorded: its place in the evaluation; -1: not recorded yet.
     """
@@ -48,7 +48,7 @@ class OpenRow(msgspec.Struct, array_like=True, gc=False):
     label: int = 0
     weight: float = 1.0
     decided_by: float = 0.0
-    told: int = -1
+    state_label: int = -1
     known_at: int = -1
     learnt: int = -1
     learnt_weight: float = 0.0

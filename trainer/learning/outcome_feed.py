@@ -15,13 +15,13 @@ LONGEST_CHUNK_MS = 10 * 60_000
 
 
 class OutcomeFeed:
-    """Tells a user state of labels, many at a time; how they are cut changes nothing.
+    """Updates a user state with labels, in batches; the batch size changes nothing.
 
-    A row is told once its label is known: at its action, or as a negative when its wait has
-    passed. A later action corrects what was told.
+    A row is fed once its label is known: at its action, or as a negative when its wait has
+    passed. A later action corrects the update.
 
     Args:
-        state: None: there is none, and nothing is told.
+        state: None: there is none, and no label is used.
         inputs: has the attributes of users and items.
         touched: is given the users whose state has changed.
 
@@ -38,7 +38,7 @@ class OutcomeFeed:
 
     def add(self, row: OpenRow, at: int) -> None:
         """Note what is known of a row from this time on, ms."""
-        before, row.told = row.told, row.label
+        before, row.state_label = row.state_label, row.label
         if self._state is None or before == row.label:
             return
         outcome = row.label

@@ -83,9 +83,9 @@ class SampleInputs:
         )
 
     def frozen(self, samples: Sequence[Shown], then: FrozenFeatures) -> Columns:
-        """With features as they stood; "now" is the time of the user's row, so gaps stand, too.
+        """With frozen features; "now" is the time of the user's row, so gaps are frozen, too.
 
-        The context is the request's own: it never stands.
+        The context is the request's own and never frozen.
         """
         users, items = [s.user_id for s in samples], [s.item_id for s in samples]
         return self._joined(

@@ -16,7 +16,7 @@ def user_rows(model: Decoupled, state: UserState | None, columns: Columns) -> Fl
     """Rows of users for servers: the learnt row, followed by the user state's inputs.
 
     Args:
-        model: has the rows, and the spec in whose order the state's fields stand.
+        model: has the rows, and the spec that gives the order of the state's fields.
         state: None: the learnt rows only.
         columns: ids and static fields of n users.
 

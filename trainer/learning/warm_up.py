@@ -99,7 +99,7 @@ class WarmUp:
         """Fit all models on what was collected, then freeze copies of them.
 
         Args:
-            progress: told how far it is; what it raises ends it.
+            progress: called with the part that is done, 0 to 1; an exception from it ends the fit.
             kept: rows from this one on (0, 1, …) are given back as encoded: they can still be
                 corrected.
 

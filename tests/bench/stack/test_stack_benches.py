@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench.log_rows import LogRows
 from bench.predict_then_learn import Outcome
-from bench.stack.all_logs import logs_below, told
+from bench.stack.all_logs import logs_below, mode_figures
 from bench.stack.list_figures import list_figures, requests_of
 from bench.stack.stacked_stream import (
     DEFAULT,
@@ -71,7 +71,7 @@ def test_each_row_is_predicted_with_nothing_that_became_known_later() -> None:
 
 def test_figures_of_the_stream_are_told_with_errors() -> None:
     outcome = run(LOG)
-    rows = {key["mode"]: found for key, found in told(outcome, LogRows(MOVIELENS, LOG))}
+    rows = {key["mode"]: found for key, found in mode_figures(outcome, LogRows(MOVIELENS, LOG))}
     assert rows[DEFAULT]["auc_se"] > 0
     assert rows[FROZEN]["default_minus_logloss_se"] > 0
     assert "default_minus_auc_se" not in rows[DEFAULT]

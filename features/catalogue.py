@@ -48,7 +48,7 @@ _HISTORY = 16
 _SKEW_MS = 100
 
 _REFUSED = Counter(
-    "headrace_catalogue_refused", "Records of users and items that were passed over", ["entity"]
+    "headrace_catalogue_refused", "Records of users and items that were skipped", ["entity"]
 )
 
 
@@ -207,7 +207,7 @@ class CatalogueReader:
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self._entities: dict[str, EntityName] = {settings.topic(t): e for e, t in _TOPICS.items()}
-        # ids that have been looked for in vain; a record that comes later is still taken in
+        # ids that were looked for and not found; a record that comes later is still read
         self._asked: dict[EntityName, set[str]] = {"user": set(), "item": set()}
         self._read_up_to_ms = 0
         self._admin = admin(settings)
@@ -249,14 +249,14 @@ class CatalogueReader:
             self.catalogue.apply(entity, record.key or b"", record.value, record.timestamp)
         except EventError as error:
             _REFUSED.labels(entity).inc()
-            log.warning("%s, offset %d passed over: %s", record.topic, record.offset, error)
+            log.warning("%s, offset %d skipped: %s", record.topic, record.offset, error)
         return 1
 
     def read_to_end(self) -> int:
         """Take in everything that is on the topics now; returns the number of records.
 
         Raises:
-            BrokerError: the broker does not tell where the end is.
+            BrokerError: the broker does not report the end offset.
         """
         up_to_ms = time.time_ns() // 1_000_000 - _SKEW_MS
         try:
@@ -280,7 +280,7 @@ class CatalogueReader:
         return sum(map(self._take, read_until(self._consumer, offsets)))
 
     def ensure(self, entity: EntityName, ids: Sequence[str], at_ms: int = 0) -> None:
-        """Read to the end if that may tell more of these ids.
+        """Read to the end if records of these ids may be there.
 
         That is if one is met for the first time and is not in the catalogue, or if the topics have
         not been read up to the time as of which attributes are wanted.

@@ -39,7 +39,7 @@ def read_entities(
     out. Of a field that the log declares as a list, a text is split.
 
     Args:
-        path: the ending tells the format: .csv, .tsv, .jsonl (.ndjson, .json) or .parquet.
+        path: its ending gives the format: .csv, .tsv, .jsonl (.ndjson, .json) or .parquet.
         entity: whether its rows are users or items.
         declaration: of the log.
         id_column: holds the ids; empty: ``id``, ``item_id`` or ``user_id``.
@@ -78,7 +78,7 @@ def _dataset(path: Path) -> ds.Dataset:
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise LogFileError(
-            f"{path}: the ending {path.suffix!r} tells no format; name it {', '.join(FORMATS)}"
+            f"{path}: the ending {path.suffix!r} is no known format; name it {', '.join(FORMATS)}"
         )
     if kind != "csv":
         return ds.dataset(path, format=kind)

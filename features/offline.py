@@ -134,7 +134,7 @@ class OfflineFeatures:
         if key not in self._timelines:
             happened = self._log.happened(source)
             whose = happened.users if entity == "user" else happened.items
-            # codes are in the order of the ids' text, which is what the job's MAX goes by
+            # codes are in the order of the ids' text, as in the job's MAX
             self._timelines[key] = _Timeline.of(whose, happened, tie=happened.items)
         return self._timelines[key]
 

@@ -1,8 +1,9 @@
 """Typed records of the topics that the job writes: samples and feature rows.
 
 ``training.samples`` has three kinds of record: an impression when it was shown, with its features;
-an action on it; and marks that tell how far the partition is complete. Nothing is written for an
-impression without an action: it is a negative once the watermark has passed its window.
+an action on it; and marks that give the time up to which the partition is complete. Nothing is
+written for an impression without an action: it is a negative once the watermark has passed its
+window.
 
 The structs are derived from the declaration, so a field that the job does not write, or
 writes as another type, is an error here and not a silent zero in a model.
@@ -21,7 +22,7 @@ from settings.errors import EventError
 
 # recent items travel as <13 digits of ms><item id>, so that text order is time order
 STAMP_DIGITS = 13
-# the job leaves out what is null, so the first field tells the kind of a record
+# the job leaves out what is null, so the first field gives the kind of a record
 _MARK_START = b'{"watermark":'
 _ACTION_START = b'{"action_at":'
 
@@ -45,7 +46,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
             ``log.attribution_ms`` from here.
         features: a struct with one attribute per streaming feature of the declaration.
         impression_at: (partition, offset) of the impression in its topic.
-        context: what the application said about the request; texts, numbers, booleans, and lists
+        context: what the application sent about the request; texts, numbers, booleans, and lists
             of texts by name.
     """
 

@@ -251,7 +251,7 @@ SELECT et AS at_time, TRUE AS is_mark,
   {_columns({})}, CAST(NULL AS {row}) AS features
 FROM impressions_checked WHERE is_mark""",
         # the window changes nothing: it keeps the planner from moving CURRENT_WATERMARK to
-        # before the union, where it would tell the time of the source
+        # before the union, where it would be the time of the source
         f"""CREATE TEMPORARY VIEW samples_with_watermark AS
 SELECT is_mark, CASE WHEN is_mark THEN 1000 * EXTRACT(EPOCH FROM CURRENT_WATERMARK(window_time))
     + EXTRACT(MILLISECOND FROM CURRENT_WATERMARK(window_time)) END AS `watermark`,

@@ -1,4 +1,4 @@
-"""SQL that tells which action belongs to which impression, whatever order they arrive in.
+"""SQL that matches actions with impressions, in whatever order they arrive.
 
 An action belongs to an impression of the same user and item (and request, if it names one) whose
 attribution window holds the action's own time; of several to the latest. It takes effect when it

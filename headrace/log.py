@@ -54,7 +54,7 @@ def init(
 
 @log_app.command()
 def check(log: LogName, path: Folder = None, json_file: JsonFile = None) -> None:
-    """Count what is in a log, show the first bad lines, and say what would leak.
+    """Count what is in a log, show the first bad lines, and report what would leak.
 
     Example: [bold]headrace log check films.toml[/bold]
     """

@@ -284,7 +284,7 @@ class Publisher:
         return None
 
     def _publish(self, side: _Side) -> bool:
-        """Write one version and point to it; False, said and due again soon, if that fails."""
+        """Write one version and point to it; False if it failed: that is logged and retried."""
         started = time.monotonic()
         try:
             version = self._write(side)

@@ -185,7 +185,7 @@ class Loop:
             time.sleep(_POLL_S)
 
     def wait_until_learnt(self, impressions: int, seconds: float = 600) -> None:
-        """Wait until the trainer has learnt so many samples, but for those whose wait is not over.
+        """Wait until the trainer has learnt so many samples, except those whose wait is not over.
 
         A sample is learnt when the watermark has passed its wait, which it does not for the last
         ones of a log that is cut short: two reports between which nothing was read or learnt.

@@ -166,7 +166,7 @@ def make_app(settings: Settings, service: Service) -> FastAPI:
 
     @app.get("/readyz", **_described(None, "Health", (), also={503: "Health"}))
     async def readyz() -> Response:
-        """Whether it has taken in what store and topics held; 503 with the reason until then.
+        """Whether it has read the store and the topics; 503 with the reason until then.
 
         A server that is ready may still rank by popularity, if no version has been published.
         """

@@ -81,7 +81,7 @@ def _named(name: str, at: int) -> str:
 
 
 def _filled(before: str, posted: PostedImpression, ranking: Ranking | None) -> Impression:
-    """The impression, with what its ranking tells where the application left it out."""
+    """The impression; fields that the application left out come from its ranking."""
     fields = msgspec.structs.asdict(posted)
     fields["ts"] = now_ms() if posted.ts is None else posted.ts
     if ranking is None:

@@ -300,7 +300,7 @@ class Follower:
             except _UNREADABLE as error:
                 FOLLOWER_ERRORS.labels("record").inc()
                 log.error(  # noqa: TRY400 - the message says it all
-                    "%s, offset %d is no update and is passed over: %s",
+                    "%s, offset %d is no update and is skipped: %s",
                     record.topic,
                     record.offset,
                     error,

@@ -241,7 +241,7 @@ def require_free_port(host: str, port: int) -> None:
     """Check that a server can listen here.
 
     Raises:
-        BrokerError: the port is in use; names the process, if the system tells.
+        BrokerError: the port is in use; names the process, if the system gives it.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -114,7 +114,7 @@ def count_events(settings: Settings) -> Sums:
 
 
 def _identities(settings: Settings, client: KafkaAdminClient) -> dict[str, str]:
-    """What tells these topics from others of the same names that were there before a reset."""
+    """Ids of these topics: those made after a reset have the same names and other ids."""
     wanted = (*_EVENTS, topics.SAMPLES, topics.DEAD_LETTERS)
     names = {settings.topic(name): name for name in wanted}
     found = client.describe_topics(list(names))

@@ -46,7 +46,7 @@ class WatermarkReader:
         self._stack.close()
 
     def newest(self) -> int:
-        """Time (ms) up to which every partition of the samples is complete; -1: none says so.
+        """Time (ms) up to which every partition of the samples is complete; -1: unknown.
 
         Raises:
             BrokerError: no broker.

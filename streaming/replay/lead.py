@@ -17,7 +17,7 @@ _LOOK_S = 0.5
 
 
 class Lead:
-    """Events that were sent and that the job has not come past, as its watermark tells.
+    """Events that were sent and that the job's watermark has not passed.
 
     Args:
         reader: of the watermark.

@@ -156,7 +156,7 @@ class Replayer:
     def close_samples(self, waiting: Callable[[], None] | None = None) -> None:
         """After :meth:`run` has finished: return once the job has closed all that the marks allow.
 
-        A mark tells the samples how far time had come *before* it, so the last one needs others
+        A mark advances the samples' watermark to the time *before* it, so the last one needs others
         behind it, for as long as the job has not come to it.
 
         Args:
@@ -330,7 +330,7 @@ class _Run:
             ahead = self.lead is not None and self.lead.exceeded
             if now >= due and not ahead:
                 return not self._replay.stopping.is_set()
-            # the marks go on meanwhile: each lets the job tell of the one before it
+            # marks are written meanwhile: each lets the job pass the one before it on
             until = self._next_mark if ahead else min(due, self._next_mark)
             if self._replay.stopping.wait(max(0.0, until - now)):
                 return False

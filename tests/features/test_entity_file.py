@@ -65,7 +65,7 @@ def test_every_format_gives_the_same(make: Callable[[Path], Path], tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.txt", "", "tells no format"),
+        ("a.txt", "", "is no known format"),
         ("a.csv", "sku,decade\n1,1990\n", "no column 'id'; it has sku, decade"),
         ("a.csv", "id,decade\n1,1990\n,1990\n", "row 2, column 'id': an id has 1 to 256 bytes"),
         ("a.csv", "id,decade\n1\n", "cannot be read"),

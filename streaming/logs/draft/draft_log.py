@@ -94,10 +94,13 @@ def _what_to_write(looked: Sequence[LookedFile]) -> str:
 
 
 def _layout(one: LookedFile) -> list[str]:
-    """The keys that describe a text without a header."""
+    """The keys that describe a text without a header, or one that is not UTF-8."""
+    lines = []
+    if one.encoding != "utf-8":
+        lines.append(f"encoding = {json.dumps(one.encoding)} # it is not UTF-8")
     if one.layout is None:
-        return []
-    lines = [
+        return lines
+    lines += [
         f"separator = {json.dumps(one.layout.separator)}",
         "header = false # the first line looks like the rows below it",
         f"columns = {json.dumps(list(one.columns))}",

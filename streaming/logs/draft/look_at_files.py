@@ -19,7 +19,7 @@ from streaming.logs.draft.cell_shapes import (
     set_separator,
     split_cells,
 )
-from streaming.logs.draft.text_layout import TextLayout, layout_without_header
+from streaming.logs.draft.text_layout import TextLayout, encoding_of, layout_without_header
 from streaming.logs.log_file import TableFiles
 from streaming.logs.rules import quoted
 from streaming.logs.sources import (
@@ -94,6 +94,7 @@ class LookedFile:
     Attributes:
         path: of the file.
         source: what DuckDB reads.
+        encoding: of a text.
         layout: of a text without a header; none: the file names its columns.
         columns: by name.
         roles: name of the column by the part that it plays.
@@ -102,6 +103,7 @@ class LookedFile:
 
     path: Path
     source: Source
+    encoding: str
     layout: TextLayout | None
     columns: dict[str, LookedColumn]
     roles: dict[str, str]
@@ -143,9 +145,10 @@ def _look(
 ) -> LookedFile:
     table, layout = TableFiles(files=str(path)), None
     if path.is_file() and path.stat().st_size and format_of(path, "files") == "csv":
-        layout = layout_without_header(path)
+        encoding = encoding_of(path)
+        table, layout = TableFiles(files=str(path), encoding=encoding), layout_without_header(path)
     if layout is not None:
-        table = layout.table(path, names)
+        table = layout.table(path, table.encoding, names)
     source = open_source(connection, table, Path("/"), "files")
     columns = {}
     with reading(str(path)):
@@ -166,7 +169,7 @@ def _look(
             columns[name] = LookedColumn(
                 name, kind, filled, different, str(example)[:60], cells, separator
             )
-    return LookedFile(path, source, layout, columns, _roles(columns))
+    return LookedFile(path, source, table.encoding, layout, columns, _roles(columns))
 
 
 def _roles(columns: dict[str, LookedColumn]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from streaming.logs.sources import first_lines, reading, split_line
 
 _SEPARATORS = ("\t", ",", ";", "|", "::")
 _LOOKED_AT = 300
+_DECODED = 20_000
 # one shape a cell, the first that fits
 _SHAPES = {
     "number": re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?"),
@@ -39,15 +40,27 @@ class TextLayout:
     quote: str
     width: int
 
-    def table(self, path: Path, names: Sequence[str] | None = None) -> TableFiles:
+    def table(self, path: Path, encoding: str, names: Sequence[str] | None = None) -> TableFiles:
         """The file as a declared table; the columns are c1, c2, … unless they have names."""
         return TableFiles(
             files=str(path),
+            encoding=encoding,
             separator=self.separator,
             quote=self.quote,
             header=False,
             columns=list(names or (f"c{at}" for at in range(1, self.width + 1))),
         )
+
+
+def encoding_of(path: Path) -> str:
+    """utf-8, or latin-1 if the first lines of a text are not UTF-8.
+
+    Raises:
+        LogFileError: the file cannot be read.
+    """
+    with reading(str(path)):
+        broken = any("\ufffd" in line for line in first_lines(path, "utf-8", _DECODED))
+    return "latin-1" if broken else "utf-8"
 
 
 def layout_without_header(path: Path) -> TextLayout | None:

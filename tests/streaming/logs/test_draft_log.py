@@ -86,9 +86,12 @@ def test_a_table_of_ratings_without_a_header(tmp_path: Path, dice: random.Random
     write(tmp_path / "u.data", rows, "\t")
     # ids of users and of items are the same numbers
     write(tmp_path / "u.user", [[at, "MF"[at % 2]] for at in range(100)], "|")
-    write(tmp_path / "u.item", [[at, "ABC"[at % 3]] for at in range(150)], "|")
+    films = "".join(f"{at}|{'ABC'[at % 3]} é\n" for at in range(150))
+    (tmp_path / "u.item").write_text(films, encoding="latin-1")
     keys, found = drafted(tmp_path, "u.data", "u.user", "u.item")
     assert (keys["items"]["files"], keys["users"]["files"]) == ("u.item", "u.user")
+    assert keys["items"]["encoding"] == "latin-1"
+    assert keys["items"]["attributes"] == {"c2": "category"}
     assert keys["events"]["columns"] == ["user", "item", "rating", "time"]
     assert keys["events"]["time"] == {"column": "time", "unit": "s"}
     assert found.impressions == 400

@@ -18,6 +18,21 @@ from streaming.kafka.broker import Broker
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# files that take minutes: begun first, so that at the end no worker waits for another
+_LONGEST = (
+    "test_whole_loop.py",
+    "job/test_job",
+    "test_service.py",
+    "test_driver.py",
+    "test_alone.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all else in its order."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in _LONGEST))
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, all different."""
     probes = [socket.socket() for _ in range(count)]

@@ -160,6 +160,13 @@ def _copy(new: Model, model: Model) -> Model:
     return new
 
 
+def overall(outcome: Outcome, data: LogRows) -> Iterator[tuple[str, FigureRow]]:
+    """Each mode with its figures over all rows."""
+    for key, found in measured(outcome, data):
+        if key["by"] == OVERALL["by"]:
+            yield key["mode"], found
+
+
 def measured(outcome: Outcome, data: LogRows) -> Iterator[tuple[dict[str, str], FigureRow]]:
     """Figures of each mode: over all rows, by tenths, by the user's impressions so far."""
     rows = outcome.rows

@@ -16,7 +16,7 @@ from rich.table import Table
 from bench.auc_series import auc_figure, auc_table, by_model
 from bench.bench_models import contender
 from bench.log_rows import LogRows
-from bench.predict_then_learn import OVERALL, Protocol, measured, run
+from bench.predict_then_learn import Protocol, overall, run
 from bench.refresh import Refresh
 from bench.results import Key, Options, Row
 from bench.session import Report, Session, Unit
@@ -57,9 +57,8 @@ def bench_sync(
                 state=contenders[name].state,
                 report=say,
             )
-            for key, figures in measured(outcome, data):
-                if key["by"] == OVERALL["by"]:
-                    yield {"weights": key["mode"]}, figures
+            for mode, figures in overall(outcome, data):
+                yield {"weights": mode}, figures
 
         return Unit(
             title=f"{contenders[name].title}, {inputs}, seed {seed}",

@@ -58,37 +58,35 @@ def mixed(a: int, b: int) -> int:
 
 
 @kernel
-def find(index: Index, keys: Keys, key: int) -> int:
-    """The row of a key, NEVER if it has none."""
+def _slot(index: Index, keys: Keys, key: int) -> int:
+    """The slot of a key in the index, or the free one that it would get."""
     mask = len(index) - 1
     at = np.int64(np.uint64(key) >> np.uint64(1)) & mask
-    while index[at] >= 0:
-        if keys[index[at]] == key:
-            return int(index[at])
+    while index[at] >= 0 and keys[index[at]] != key:
         at = (at + 1) & mask
-    return NEVER
+    return int(at)
+
+
+@kernel
+def find(index: Index, keys: Keys, key: int) -> int:
+    """The row of a key, NEVER if it has none."""
+    row = index[_slot(index, keys, key)]
+    return int(row) if row >= 0 else NEVER
 
 
 @kernel
 def place(index: Index, keys: Keys, count: int) -> None:
-    """Fill an index that is all NEVER with the first ``count`` keys."""
-    mask = len(index) - 1
+    """Fill an index that is all NEVER with the first ``count`` keys, which differ."""
     for row in range(count):
-        at = np.int64(np.uint64(keys[row]) >> np.uint64(1)) & mask
-        while index[at] >= 0:
-            at = (at + 1) & mask
-        index[at] = row
+        index[_slot(index, keys, keys[row])] = row
 
 
 @kernel
 def find_or_add(index: Index, keys: Keys, count: int, key: int) -> int:
     """The row of a key; a new key gets row ``count``."""
-    mask = len(index) - 1
-    at = np.int64(np.uint64(key) >> np.uint64(1)) & mask
-    while index[at] >= 0:
-        if keys[index[at]] == key:
-            return int(index[at])
-        at = (at + 1) & mask
+    at = _slot(index, keys, key)
+    if index[at] >= 0:
+        return int(index[at])
     index[at] = count
     keys[count] = key
     return count

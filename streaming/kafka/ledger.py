@@ -113,6 +113,16 @@ def count_events(settings: Settings) -> Sums:
     return ledger.sums()
 
 
+def _foreign(
+    record: ConsumerRecord, topic: str, writer: str, counted: str, error: Exception
+) -> EventError:
+    return EventError(
+        f"{topic}, partition {record.partition}, offset {record.offset} was not written by"
+        f" {writer} ({error}): the {counted} cannot be counted",
+        reason="schema",
+    )
+
+
 def _identities(settings: Settings, client: KafkaAdminClient) -> dict[str, str]:
     """Ids of these topics: those made after a reset have the same names and other ids."""
     wanted = (*_EVENTS, topics.SAMPLES, topics.DEAD_LETTERS)
@@ -178,11 +188,7 @@ class _Ledger:
             try:
                 self._saved.ranked.add(_hashed(ranking.decode(record.value or b"").request_id))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise EventError(
-                    f"{topic}, partition {record.partition}, offset {record.offset} was not"
-                    f" written by a server ({error}): the rankings cannot be counted",
-                    reason="schema",
-                ) from error
+                raise _foreign(record, topic, "a server", "rankings", error) from error
 
         self._read(ends, take, committed=False)
 
@@ -243,11 +249,7 @@ class _Ledger:
                     self._letters[of][found.reason] += 1
                     self._open[of][found.partition].cross_out(found.offset)
             except (msgspec.MsgspecError, KeyError) as error:
-                raise EventError(
-                    f"{topic}, partition {record.partition}, offset {record.offset} was not"
-                    f" written by this job ({error}): the sums cannot be counted",
-                    reason="schema",
-                ) from error
+                raise _foreign(record, topic, "this job", "sums", error) from error
 
         self._read(ends, take, committed=True)
         for partition in ends[topics.SAMPLES]:

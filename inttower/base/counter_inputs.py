@@ -144,7 +144,7 @@ class CounterInputs:
         step = max(1, -(-len(shown) // _PROBED))
         asked = shown[::step]
         probes = np.empty((len(asked), len(self.plan.slots), PROBE))
-        # the first event of each asked row's moment: what the row may know lies before it
+        # the first event of each asked row's moment: the row may know only what comes before it
         moments = np.searchsorted(events.ts, events.ts[asked]).tolist()
         how = self.how
         start = 0

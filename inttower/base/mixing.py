@@ -81,7 +81,7 @@ class MixingWeights:
 
 
 def stacked_mixing() -> MixingWeights:
-    """Of a base, a stack (base and user state together) and a network beside it.
+    """Of a base, a stack (base and user state together) and a network as a residual on it.
 
     >>> stacked_mixing().weights.round(3).tolist()
     [0.9, 0.1, 0.031]

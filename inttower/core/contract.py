@@ -67,7 +67,7 @@ class Model(Protocol):
         """One step on labels 0/1 [B] with weights [B] (default 1); the mean loss before it.
 
         The loss is Σ weight · loss / B. A weight may be negative: a row with the wrong label at −w
-        beside the same row with the right one at w is the correction of an earlier step.
+        together with the same row with the right one at w is the correction of an earlier step.
         """
 
     def predict_then_learn(

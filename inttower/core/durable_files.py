@@ -11,7 +11,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace a file as a whole: temporary name, fsync, rename.
 
     Several processes may write the same file; the last rename wins. A process that is killed
-    leaves at most a file named ``.NAME-*`` beside it.
+    leaves at most a file named ``.NAME-*`` in the same folder.
 
     Args:
         path: the file; its folder must exist.
@@ -20,7 +20,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
             made again: after a power cut the file may then be empty.
 
     It raises:
-        OSError: the disk is full or refuses; the old content stands.
+        OSError: the disk is full or refuses; the old content is kept.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     scratch = Path(name)

@@ -166,7 +166,7 @@ class Learner:
     ) -> tuple[FloatArray, float]:
         """One step; the model's own logits [B] and the mean loss before it.
 
-        ``offset``: logits [B] of what the model stands beside as a residual; none: 0.
+        ``offset``: logits [B] to which the model adds its own as a residual; none: 0.
         """
         self._check(batch)
         if not len(batch):

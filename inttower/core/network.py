@@ -85,8 +85,8 @@ class Inputs:
         user: the user side.
         item: the item side.
         item_share: float32 [B], part of all learnt rows that were of this item.
-        offset: float32 [B], logits that the network's are added to when it learns: of what it
-            stands beside as a residual; 0 for a network that stands alone.
+        offset: float32 [B], logits that the network's are added to when it learns: of the
+            score that it is a residual on; 0 for a network that is the whole score.
     """
 
     user: SideInputs

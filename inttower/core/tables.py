@@ -69,7 +69,7 @@ class Embeddings:
         admit_after: sightings before an id gets its row.
         expire_after: sightings of other ids after which an id is evicted; None: never.
         seed: of the first embeddings.
-        device: where the table lies.
+        device: that holds the table.
     """
 
     def __init__(

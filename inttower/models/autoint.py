@@ -94,7 +94,7 @@ class AutoInt(Learner):
         training: how it learns. The default rates: ten times the stream's costs .010 AUC
             (MovieLens-1M).
         seed: of its first weights.
-        device: where it lies.
+        device: that holds the weights, such as ``cuda``.
     """
 
     def __init__(

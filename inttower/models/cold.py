@@ -79,7 +79,7 @@ class COLD(Learner):
         training: how it learns. The default warms up at three times the usual rate; ten times the
             usual rate of the stream costs .004 AUC (MovieLens-1M).
         seed: of its first weights.
-        device: where it lies.
+        device: that holds the weights, such as ``cuda``.
     """
 
     def __init__(

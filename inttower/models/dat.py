@@ -92,7 +92,7 @@ class DAT(Learner):
         training: how it learns. The default rates: three times the warm-up's costs .009 AUC, ten
             times the stream's .023 (MovieLens-1M).
         seed: of its first weights.
-        device: where it lies.
+        device: that holds the weights, such as ``cuda``.
     """
 
     def __init__(

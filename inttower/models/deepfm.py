@@ -62,7 +62,7 @@ class DeepFM(Learner):
         training: how it learns. The default rates: three times the warm-up's changes nothing, ten
             times the stream's costs .004 AUC (MovieLens-1M).
         seed: of its first weights.
-        device: where it lies.
+        device: that holds the weights, such as ``cuda``.
     """
 
     def __init__(

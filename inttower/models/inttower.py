@@ -249,7 +249,7 @@ class IntTower(Learner):
         config: a preset of :class:`IntTowerConfig`.
         training: how it learns.
         seed: of its first weights.
-        device: where it lies.
+        device: that holds the weights, such as ``cuda``.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class IntTower(Learner):
             config: without the dots of the state; default :meth:`IntTowerConfig.plus`.
             training: how it would learn without a state.
             seed: of its first weights.
-            device: where it lies.
+            device: that holds the weights, such as ``cuda``.
         """
         fields = FeatureSpec((*spec.fields, *state.fields))
         config = config or IntTowerConfig.plus()

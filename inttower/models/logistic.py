@@ -52,7 +52,7 @@ class LogisticRegression(Learner):
         spec: at least one dense field; the others are not read.
         training: how it learns. A few weights on scaled numbers allow large steps.
         seed: has no effect, for the weights start at 0.
-        device: where it lies.
+        device: that holds the weights, such as ``cuda``.
     """
 
     reads_ids = False

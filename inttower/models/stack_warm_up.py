@@ -116,12 +116,12 @@ def mean_loss(z: Doubles, labels: npt.NDArray[np.uint8], weights: FloatArray) ->
 
 
 class StateSelection:
-    """Which shape of the user state a log bears, if any.
+    """The shape of the user state that helps on a log, if any does.
 
     Args:
         spec: the log's fields.
         states: shapes of the user state to choose from.
-        say: told what is done, and the part of it that is.
+        say: called with what is being done, and the part of it that is done.
     """
 
     def __init__(self, spec: FeatureSpec, states: Sequence[UserStateConfig], say: Say) -> None:
@@ -207,8 +207,8 @@ class ResidualFit:
         tail = Batch.concat(
             [network.encode(c, admit=False) for _, c in self._columns(cut, len(rows))]
         )
-        beside = self._stack[:cut]
-        network.fit(batch, rows.labels[:cut], epochs=0, offset=beside)
+        stack_logits = self._stack[:cut]
+        network.fit(batch, rows.labels[:cut], epochs=0, offset=stack_logits)
         best, least = network.state(), self._loss(np.zeros(len(rows) - cut))
         done = 0
 
@@ -225,7 +225,7 @@ class ResidualFit:
             epochs=epochs,
             seed=seed,
             progress=progress,
-            offset=beside,
+            offset=stack_logits,
             after_epoch=look,
         )
         del batch

@@ -6,7 +6,7 @@ section 3, as pre-rankers use it: each side's MLP reads that side's fields, and 
     γ·cos(u, v) + bias    or    ⟨u, v⟩ + bias
 
 γ is learnt. Implementations that take the sigmoid of the bare cosine fix it at 1. Then every
-probability lies between .27 and .73, and the model looks worse than it is.
+probability is between .27 and .73, and the model looks worse than it is.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class TwoTower(Learner):
         training: how it learns. The default rates: three times the warm-up's costs .007 AUC, ten
             times the stream's .025 (MovieLens-1M).
         seed: of its first weights.
-        device: where it lies.
+        device: that holds the weights, such as ``cuda``.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class WideDeep(Learner):
         training: how it learns. The default rates: three times the warm-up's changes nothing, ten
             times the stream's costs .007 AUC (MovieLens-1M).
         seed: of its first weights.
-        device: where it lies.
+        device: that holds the weights, such as ``cuda``.
     """
 
     def __init__(

@@ -78,7 +78,7 @@ class ModelStore:
         self._open_drafts: set[str] = set()
 
     def url(self, channel: str, version: str) -> str:
-        """The URL of a version's folder, for whoever reads bundles."""
+        """The URL of a version's folder."""
         return cast(str, self._fs.unstrip_protocol(self._folder(channel, version)))
 
     def channels(self) -> list[str]:
@@ -149,7 +149,7 @@ class ModelStore:
             ) from None
 
     def manifest(self, channel: str, version: str) -> dict[str, Any]:
-        """The manifest of a version, as it lies there."""
+        """The manifest of a version, as it is stored."""
         path = f"{self._folder(channel, version)}/{MANIFEST}"
         try:
             return cast(dict[str, Any], json.loads(self._fs.cat_file(path)))
@@ -256,7 +256,7 @@ class ModelStore:
 
         Args:
             channel: only its writer may prune it.
-            keep: how many of the newest versions stay, beside the newest published, the one that
+            keep: how many of the newest versions stay; so do the newest published, the one that
                 serves (:meth:`served`), and the parent of each.
 
         Returns:
@@ -293,7 +293,7 @@ class ModelStore:
         return f"{self._channel(channel)}/{POINTER}"
 
     def _names(self, folder: str) -> list[str]:
-        """What lies in a folder; nothing when there is no such folder."""
+        """The entries of a folder; empty when there is no such folder."""
         self._fs.invalidate_cache()  # a listing that is kept would hide other writers
         try:
             found = self._fs.ls(folder, detail=False)

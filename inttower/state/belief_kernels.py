@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 
 NEVER = int(np.iinfo(np.int64).min)
 
-# outcomes beside 0 and 1: a label that was learnt as 0 is 1, one that was learnt as 1 is 0
+# outcomes other than 0 and 1: a label that was learnt as 0 is 1, one that was learnt as 1 is 0
 FROM_NEGATIVE, FROM_POSITIVE = 2, -1
 
 

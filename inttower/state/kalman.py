@@ -48,7 +48,7 @@ def absorb(m: Doubles, S: Doubles, sv: Doubles, gain: float, residual: float) ->
 def shift(m: Doubles, sv: Doubles, by: float) -> None:
     """Change the label of an outcome that was learnt with the other one.
 
-    In the bound of the logistic likelihood the label stands in the linear term alone, (y − ½) vᵀu:
+    In the bound of the logistic likelihood the label is in the linear term alone, (y − ½) vᵀu:
     a label that rises by one adds v to S⁻¹m and leaves S as it is.
     """
     for a in range(len(m)):

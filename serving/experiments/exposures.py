@@ -72,7 +72,8 @@ def collect(settings: Settings, experiment: str, start_ms: int | None = None) ->
             newest = watermarks.get(record.partition, row.watermark)
             watermarks[record.partition] = max(newest, row.watermark)
         elif row.shown_at is None:
-            if row.label and row.impression_at in shown:
+            # an action may be written before its impression: only the watermark orders them
+            if row.label:
                 clicked.add(row.impression_at)
         elif row.experiment == experiment and (start_ms is None or row.ts >= start_ms):
             shown[row.impression_at] = (record.partition, row)

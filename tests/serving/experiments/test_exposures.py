@@ -58,7 +58,7 @@ def write(settings: Settings, records: list[dict[str, Any] | bytes], *, commit: 
 def test_what_counts_is_committed_of_the_experiment_and_past_its_window(cluster: Settings) -> None:
     create_topics(cluster)
     settings = cluster.with_changes(log={"attribution_ms": WINDOW})
-    early = [shown(0, "early", at=5), shown(1, "u1", at=10), action(1, at=12)]
+    early = [shown(0, "early", at=5), action(1, at=12), shown(1, "u1", at=10)]
     write(settings, [*early, shown(2, "of another", at=11, experiment="f")], commit=True)
     write(settings, [shown(3, "aborted", at=20)], commit=False)
     late = [

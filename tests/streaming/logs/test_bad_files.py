@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "duplicate header": (
         "user,item,rating,time,user\nu,i,5,1494137644,u\n",
         {},
-        "'user' stands twic",
+        "'user' is there twic",
     ),
     "seconds as milliseconds": (
         ROWS,

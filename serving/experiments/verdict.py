@@ -103,7 +103,7 @@ def verdict(
     if plan.users is None:
         decision, reason = _read(anytime, variant, control)
         return Verdict(variant, decision, reason, (anytime,))
-    planned = _planned_look(variant, control, users, plan, entered=len(cohort), alpha=alpha)
+    planned = _planned_look(variant, control, cohort, plan, alpha)
     if planned is None:
         first = plan.users // plan.looks
         return Verdict(
@@ -155,10 +155,8 @@ def _anytime(
 def _planned_look(
     variant: str,
     control: str,
-    users: Sequence[CohortUser],
+    cohort: Sequence[CohortUser],
     plan: Plan,
-    *,
-    entered: int,
     alpha: float,
 ) -> SequentialInterval | None:
     """The first look that decides, or the newest one; None before the first."""
@@ -166,11 +164,10 @@ def _planned_look(
     bounds = group_sequential_bounds(fractions, alpha)
     newest = None
     for look, (fraction, bound) in enumerate(zip(fractions, bounds, strict=True), 1):
-        if plan.users is None or entered < fraction * plan.users:
+        if plan.users is None or len(cohort) < fraction * plan.users:
             break
-        # of the planned users, those of these two variants in proportion
-        count = round(len(users) * fraction * plan.users / entered)
-        some = users[:count]
+        # of all variants: the same users at each reading, however many have come since
+        some = cohort[: round(fraction * plan.users)]
         found = ratio_difference(_sums(some, variant), _sums(some, control))
         if found is None:
             continue

@@ -56,6 +56,20 @@ def test_a_large_difference_is_found_before_the_end_and_stays(lift: float, expec
     assert set(decisions[:first]) <= {"Continue"}
 
 
+def test_a_look_is_of_the_same_users_at_each_reading_with_a_third_variant_too() -> None:
+    users = cohort(4, 1_100, 0.0)
+    for user in users[1_000:]:
+        user.variant = "c"
+    plan = Plan(users=2_000, looks=2)
+    ratio = ratio_check({}, HALVES)
+    readings = [
+        verdict("b", "a", users[:count], plan, ratio).intervals[0]
+        for count in (1_000, 1_001, 1_100)
+    ]
+    assert readings[0].look == 1
+    assert readings[0] == readings[1] == readings[2]
+
+
 def test_an_equal_variant_ends_in_review_and_an_open_end_in_continue() -> None:
     users = cohort(2, 600, 0.0)
     assert decide(users, Plan(users=600, looks=3)) == "Review"
